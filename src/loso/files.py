@@ -1,0 +1,88 @@
+"""Files that are whole or absent: atomic writes, locks, hashes, and JSON that is always valid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loso.errors import BadInput, Busy
+
+__all__ = ["folder_lock", "read_json", "sha256_of", "to_json", "write_atomic", "write_json"]
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as indented JSON with sorted keys and a final newline.
+
+    NaN and infinity raise ValueError: they are not JSON, and not an answer.
+    """
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+@contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Yield a sibling temporary path that becomes `path` when the block ends without an error.
+
+    Readers see the old file or the new one, never a part. The name starts with a dot and carries
+    the process id, so that two writers never share a temporary file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name may already be at the file system's 255-byte limit: the temporary one is short.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as `to_json` renders it."""
+    text = to_json(value)
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed content of a JSON file; BadInput where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput("file not found", where=str(path)) from None
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not valid JSON ({error})", where=str(path)) from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold `folder` for one process; Busy if another one has it.
+
+    The operating system drops the lock with its owner, so a killed run leaves none behind.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise Busy(
+            f"another process is using this folder for {purpose}",
+            where=str(folder),
+            fix="wait for it to end, or choose another folder",
+        ) from None

@@ -1,0 +1,18 @@
+"""How long work reports that it advances, without knowing who watches."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Progress", "silent"]
+
+
+class Progress(Protocol):
+    """Called as work advances; it may be called from any thread."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """Say that `done` of `total` units are finished; `note` is shown beside them."""
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """Report to nobody."""

@@ -1,0 +1,112 @@
+"""Frozen, validated settings: the one home of every hyperparameter, threshold and default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from loso.errors import BadSettings
+
+__all__ = [
+    "ADAM_BETA1",
+    "ADAM_BETA2",
+    "ADAM_EPSILON",
+    "DEFAULT_SEEDS",
+    "GateThresholds",
+    "Recipe",
+    "TrainingNeeds",
+    "help_of",
+]
+
+DEFAULT_SEEDS: Final = (0, 1, 2, 3, 4)
+"""Five members, as in Lakshminarayanan, Pritzel, Blundell 2017 (deep ensembles)."""
+
+ADAM_BETA1: Final = 0.9
+ADAM_BETA2: Final = 0.999
+ADAM_EPSILON: Final = 1e-8
+"""Adam's constants as Kingma and Ba 2015 give them, and as torch.optim.Adam defaults."""
+
+
+def _setting(default: Any, low: float, high: float, text: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "help": text})
+
+
+def help_of(settings: type, name: str) -> str:
+    """Return the sentence that explains field `name` of a settings class (used as CLI help)."""
+    return next(str(f.metadata["help"]) for f in fields(settings) if f.name == name)
+
+
+def _check_ranges(settings: Any) -> None:
+    """Refuse a numeric field of a frozen settings object that lies outside its own range."""
+    for f in fields(settings):
+        if "low" not in f.metadata:
+            continue
+        value, low, high = getattr(settings, f.name), f.metadata["low"], f.metadata["high"]
+        whole = isinstance(f.default, int)
+        right_type = isinstance(value, int if whole else (int, float))
+        if isinstance(value, bool) or not right_type or not low <= value <= high:
+            raise BadSettings(
+                f"{f.name} is out of range",
+                expected=f"{'a whole number' if whole else 'a number'} in {low:g}..{high:g}",
+                found=repr(value),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one member is trained. The defaults are `fr-regressor-v2`.
+
+    The network is Linear, exact (erf) GELU, Dropout, `depth` times, then Linear to one score;
+    Adam with coupled L2 weight decay on the mean squared error of the raw target.
+
+    >>> Recipe(epochs=5).batch_size
+    32
+    """
+
+    name: str = "fr-regressor-v2"
+    target: str = "vmaf"
+    unit: str = "frame"
+    epochs: int = _setting(200, 1, 1_000_000, "Passes over the training rows.")
+    batch_size: int = _setting(32, 1, 1024, "Rows a step; the last short batch counts too.")
+    lr: float = _setting(5e-4, 1e-12, 1e3, "Adam's learning rate.")
+    weight_decay: float = _setting(1e-5, 0.0, 1e3, "L2 penalty added to the gradient.")
+    hidden: int = _setting(64, 1, 512, "Units of each hidden layer.")
+    depth: int = _setting(2, 1, 4, "Hidden layers.")
+    dropout: float = _setting(0.1, 0.0, 0.9, "Share of hidden units dropped while training.")
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateThresholds:
+    """When an ensemble may ship: limits on the per-seed mean PLCC over held-out sources.
+
+    Limits are inclusive up to `tolerance`, so that 0.955 - 0.950 passes 0.005 in binary floats.
+    """
+
+    mean_plcc_threshold: float = _setting(0.95, -1.0, 1.0, "Least mean PLCC over the seeds.")
+    plcc_spread_max: float = _setting(
+        0.005, 0.0, 2.0, "Largest difference between two seeds: above it one seed drags or leads."
+    )
+    per_seed_min: float = _setting(0.95, -1.0, 1.0, "Least PLCC of every single seed.")
+    tolerance: float = 1e-12
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if not math.isfinite(self.tolerance) or self.tolerance < 0:
+            raise BadSettings("tolerance must be finite, not negative", found=f"{self.tolerance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingNeeds:
+    """What a corpus must hold before it is worth training on."""
+
+    min_rows: int = _setting(
+        100, 1, 10**12, "Fewest rows: below this a correlation per source means nothing."
+    )
+    min_sources: int = _setting(2, 2, 10**6, "Fewest sources: one is held out, one is left.")
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
