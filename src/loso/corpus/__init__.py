@@ -1,0 +1,1 @@
+"""Corpora: build one from clips, import logs, read and check one, merge shards."""
