@@ -1,0 +1,77 @@
+"""Linear and rank correlation, with the undefined case as a named outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Correlation", "plcc", "srocc"]
+
+_ROUNDING = 1e-13
+"""Deviations below this share of the mean are rounding noise (scipy.stats.pearsonr warns there)."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A correlation in -1..1 (1 is best), or None with the reason why there is none."""
+
+    value: float | None
+    reason: str | None = None
+
+
+def plcc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
+    """Return Pearson's linear correlation of two equally long vectors.
+
+    It is the cosine of the centred vectors. Undefined for fewer than two values and for a vector
+    without variation.
+
+    >>> plcc([1, 2, 3], [2, 4, 6]).value
+    1.0
+    >>> plcc([1, 2, 3], [5, 5, 5])
+    Correlation(value=None, reason='y_pred is constant')
+    """
+    true, pred = _pair(y_true, y_pred)
+    if len(true) < 2:
+        return Correlation(None, f"{len(true)} value{'s' * (len(true) != 1)}, two are needed")
+    centred = []
+    for name, values in (("y_true", true), ("y_pred", pred)):
+        mean = values.mean()
+        deviation = values - mean
+        largest = np.abs(deviation).max()
+        if np.ptp(values) == 0 or largest <= _ROUNDING * abs(mean):
+            return Correlation(None, f"{name} is constant")
+        # Scaled by the largest deviation first: squares of tiny or huge ones leave the doubles.
+        deviation /= largest
+        centred.append(deviation / np.linalg.norm(deviation))
+    return Correlation(float(np.clip(centred[0] @ centred[1], -1.0, 1.0)))
+
+
+def srocc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
+    """Return Spearman's rank correlation: Pearson's over ranks, ties sharing their mean rank.
+
+    >>> srocc([1, 2, 3, 4], [1, 10, 100, 1000]).value
+    1.0
+    """
+    true, pred = _pair(y_true, y_pred)
+    return plcc(_mean_ranks(true), _mean_ranks(pred))
+
+
+def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    true = np.asarray(y_true, dtype=np.float64)
+    pred = np.asarray(y_pred, dtype=np.float64)
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise ValueError(
+            f"y_true and y_pred must be vectors of one length, got {true.shape} and {pred.shape}"
+        )
+    if not (np.isfinite(true).all() and np.isfinite(pred).all()):
+        raise ValueError("y_true and y_pred must be finite")
+    return true, pred
+
+
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last_rank = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last_rank - (counts - 1) / 2)[inverse]
+    return ranks
