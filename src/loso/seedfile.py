@@ -1,0 +1,268 @@
+"""The record of one trained seed, `loso_seed{N}.json`: what it holds, how it is written and read.
+
+Training writes it and judging reads it. It keeps every key of the trainer that loso replaces, so
+files of that trainer are read too: they hold fewer keys, name their folds `per_fold` in the oldest
+ones, and write NaN where a correlation is undefined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypedDict
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from loso.errors import BadEvidence
+from loso.files import write_json
+
+__all__ = [
+    "RECIPE_KEYS",
+    "SCHEMA_VERSION",
+    "FoldScore",
+    "Predictions",
+    "SeedFile",
+    "Summary",
+    "read_seed_file",
+    "seed_file_name",
+    "summarise",
+    "write_seed_file",
+]
+
+SCHEMA_VERSION: Final = 1
+
+RECIPE_KEYS: Final = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "hidden",
+    "depth",
+    "dropout",
+    "num_codecs",
+    "target",
+    "unit",
+    "encoder_vocab_version",
+)
+"""Keys that must agree between the seeds of one ensemble."""
+
+_LEFT_OUT_WHEN_EMPTY: Final = ("note", "excluded_sources", "reason")
+_LONGEST_FOUND: Final = 80
+_FIX: Final = "restore the file, or train this seed again with loso train --force"
+
+
+class Summary(TypedDict):
+    """The keys of a seed file that follow from its folds."""
+
+    mean_plcc: float | None
+    std_plcc: float | None
+    min_plcc: float | None
+    max_plcc: float | None
+    mean_srocc: float | None
+    mean_rmse: float | None
+
+
+def _nan_is_undefined(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+_Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
+_Size = Annotated[float, Field(ge=0.0)]
+_Undefinable = BeforeValidator(_nan_is_undefined)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FoldScore(_Record):
+    """How the model that never saw `held_out` does on it; None is an undefined number.
+
+    `rmse` is in units of the target. `reason` says why a correlation is undefined.
+    """
+
+    held_out: str
+    n_train: Annotated[int, Field(ge=1)] | None = None
+    n_val: Annotated[int, Field(ge=1)] | None = None
+    plcc: Annotated[_Correlation | None, _Undefinable]
+    srocc: Annotated[_Correlation | None, _Undefinable] = None
+    rmse: Annotated[_Size | None, _Undefinable] = None
+    reason: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_name(cls, content: Any) -> Any:
+        return _renamed(content, "source", "held_out")
+
+
+class Predictions(_Record):
+    """The out-of-fold predictions a seed's scores were computed from, by name and hash."""
+
+    file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SeedFile(_Record):
+    """One seed's scores on every held-out source, and what they were made with.
+
+    A file with a `schema_version` holds every key, `note` and `excluded_sources` apart; in a file
+    of the replaced trainer, which has none, None means "not recorded".
+    """
+
+    schema_version: Literal[1] | None = None
+    seed: Annotated[int, Field(ge=0)]
+    note: str | None = None
+    corpus: str | None = None
+    corpus_sha256: str | None = None
+    corpus_rows: Annotated[int, Field(ge=1)] | None = None
+    n_folds: int | None = None
+    folds: Annotated[tuple[FoldScore, ...], Field(strict=False)] = ()
+    mean_plcc: Annotated[_Correlation | None, _Undefinable]
+    std_plcc: Annotated[_Size | None, _Undefinable] = None
+    min_plcc: Annotated[_Correlation | None, _Undefinable] = None
+    max_plcc: Annotated[_Correlation | None, _Undefinable] = None
+    mean_srocc: Annotated[_Correlation | None, _Undefinable] = None
+    mean_rmse: Annotated[_Size | None, _Undefinable] = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    hidden: int | None = None
+    depth: int | None = None
+    dropout: float | None = None
+    num_codecs: int | None = None
+    target: str | None = None
+    unit: str | None = None
+    encoder_vocab_version: int | None = None
+    excluded_sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    engine: str | None = None
+    versions: dict[str, str] | None = None
+    predictions: Predictions | None = None
+    wall_time_s: _Size | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_name(cls, content: Any) -> Any:
+        return _renamed(content, "per_fold", "folds")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> SeedFile:
+        if self.schema_version is None:
+            return self
+        missing = _absent(self)
+        for index, fold in enumerate(self.folds):
+            missing += [f"folds.{index}.{key}" for key in _absent(fold)]
+        if missing:
+            raise ValueError(f"keys are missing: {', '.join(missing)}")
+        return self
+
+
+def _absent(record: _Record) -> list[str]:
+    """Return the keys that were not given, or given as null where null says nothing."""
+    may_be_null = {*Summary.__annotations__, "plcc", "srocc", "rmse"}
+    given = {
+        key
+        for key in record.model_fields_set
+        if key in may_be_null or getattr(record, key) is not None
+    }
+    return sorted(type(record).model_fields.keys() - given - set(_LEFT_OUT_WHEN_EMPTY))
+
+
+def _renamed(content: Any, old: str, new: str) -> Any:
+    if isinstance(content, dict) and old in content and new not in content:
+        return {(new if key == old else key): value for key, value in content.items()}
+    return content
+
+
+def seed_file_name(seed: int) -> str:
+    """Return the name of a seed's file.
+
+    >>> seed_file_name(3)
+    'loso_seed3.json'
+    """
+    return f"loso_seed{seed}.json"
+
+
+def summarise(folds: Sequence[FoldScore]) -> Summary:
+    """Return the summary keys of a seed file over its folds; every fold weighs the same.
+
+    A number over an undefined one is None: leaving that fold out would flatter the rest.
+    `std_plcc` has ddof=1, so it is None for fewer than two folds.
+
+    >>> folds = [FoldScore(held_out="a", plcc=0.75), FoldScore(held_out="b", plcc=0.5)]
+    >>> summarise(folds)["mean_plcc"]
+    0.625
+    """
+    plccs = _all_or_none([fold.plcc for fold in folds])
+    return {
+        "mean_plcc": _mean(plccs),
+        "std_plcc": _deviation(plccs),
+        "min_plcc": min(plccs, default=None),
+        "max_plcc": max(plccs, default=None),
+        "mean_srocc": _mean(_all_or_none([fold.srocc for fold in folds])),
+        "mean_rmse": _mean(_all_or_none([fold.rmse for fold in folds])),
+    }
+
+
+def _all_or_none(values: list[float | None]) -> list[float]:
+    defined = [value for value in values if value is not None]
+    return defined if len(defined) == len(values) else []
+
+
+def _mean(values: list[float]) -> float | None:
+    # Divided before the sum, which then cannot overflow whatever a file claims.
+    return math.fsum(value / len(values) for value in values) if values else None
+
+
+def _deviation(values: list[float]) -> float | None:
+    mean = _mean(values)
+    if mean is None or len(values) < 2:
+        return None
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def write_seed_file(path: Path, seed_file: SeedFile) -> None:
+    """Write a seed's record as JSON, atomically; an undefined number is null."""
+    content = seed_file.model_dump(mode="json")
+    for part in (content, *content["folds"]):
+        for key in _LEFT_OUT_WHEN_EMPTY:
+            if not part.get(key):
+                part.pop(key, None)
+    write_json(path, content)
+
+
+def read_seed_file(path: Path) -> SeedFile:
+    """Return a seed's record; BadEvidence names the file, the key, what it needs and what it has.
+
+    NaN, which the replaced trainer wrote for an undefined correlation, is read as None; any other
+    number that is not finite is refused.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
+    try:
+        return SeedFile.model_validate_json(content)
+    except ValidationError as error:
+        raise _refusal(path, error) from None
+
+
+def _refusal(path: Path, error: ValidationError) -> BadEvidence:
+    first = error.errors(include_url=False)[0]
+    kind, key = first["type"], ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind in {"json_invalid", "value_error"}:
+        return BadEvidence(
+            message.replace("Invalid JSON:", "not valid JSON:"), where=str(path), fix=_FIX
+        )
+    if kind == "missing":
+        return BadEvidence(f"keys are missing: {key}", where=str(path), fix=_FIX)
+    found = repr(first["input"])[:_LONGEST_FOUND]
+    return BadEvidence(
+        f"{key or 'the record'} cannot be used",
+        where=str(path),
+        expected=message,
+        found=found,
+        fix=_FIX,
+    )
