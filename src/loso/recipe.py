@@ -13,6 +13,7 @@ __all__ = [
     "ADAM_BETA2",
     "ADAM_EPSILON",
     "DEFAULT_SEEDS",
+    "EVIDENCE_TOLERANCE",
     "GateThresholds",
     "Recipe",
     "TrainingNeeds",
@@ -26,6 +27,13 @@ ADAM_BETA1: Final = 0.9
 ADAM_BETA2: Final = 0.999
 ADAM_EPSILON: Final = 1e-8
 """Adam's constants as Kingma and Ba 2015 give them, and as torch.optim.Adam defaults."""
+
+EVIDENCE_TOLERANCE: Final = 1e-9
+"""How far a recorded score may lie from what its folds or predictions give when recomputed.
+
+Another order of summation moves a score over a million rows by less than 1e-12; an edit that
+could change a verdict moves it by more than 1e-9.
+"""
 
 
 def _setting(default: Any, low: float, high: float, text: str) -> Any:

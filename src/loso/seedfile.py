@@ -24,6 +24,7 @@ __all__ = [
     "Predictions",
     "SeedFile",
     "Summary",
+    "parse_seed_file",
     "read_seed_file",
     "seed_file_name",
     "summarise",
@@ -242,27 +243,27 @@ def read_seed_file(path: Path) -> SeedFile:
         content = path.read_bytes()
     except OSError as error:
         raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
+    return parse_seed_file(content, where=str(path))
+
+
+def parse_seed_file(content: bytes, *, where: str) -> SeedFile:
+    """Return the record in `content`, as `read_seed_file` does; `where` names it in a refusal."""
     try:
         return SeedFile.model_validate_json(content)
     except ValidationError as error:
-        raise _refusal(path, error) from None
+        raise _refusal(where, error) from None
 
 
-def _refusal(path: Path, error: ValidationError) -> BadEvidence:
+def _refusal(where: str, error: ValidationError) -> BadEvidence:
     first = error.errors(include_url=False)[0]
     kind, key = first["type"], ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if kind in {"json_invalid", "value_error"}:
-        return BadEvidence(
-            message.replace("Invalid JSON:", "not valid JSON:"), where=str(path), fix=_FIX
-        )
+    if kind == "json_invalid":
+        return BadEvidence(message.replace("Invalid", "not valid"), where=where, fix=_FIX)
+    if kind == "value_error":
+        return BadEvidence(message, where=where, fix=_FIX)
     if kind == "missing":
-        return BadEvidence(f"keys are missing: {key}", where=str(path), fix=_FIX)
+        return BadEvidence(f"keys are missing: {key}", where=where, fix=_FIX)
+    problem = f"{key or 'the record'} cannot be used"
     found = repr(first["input"])[:_LONGEST_FOUND]
-    return BadEvidence(
-        f"{key or 'the record'} cannot be used",
-        where=str(path),
-        expected=message,
-        found=found,
-        fix=_FIX,
-    )
+    return BadEvidence(problem, where=where, expected=message, found=found, fix=_FIX)
