@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loso.engine import Member, Network, TrainingPlan, choose, train_members
+from loso.engine.network import first_network
+from loso.errors import BadSettings, Diverged
+from loso.recipe import Recipe
+
+# Both engines do the same float64 arithmetic in another order of summation; each of the steps
+# adds a few units in the last place, and Adam's division by small gradients enlarges them.
+FLOAT64 = 1e-9
+# The same in float32: 2**-24 a rounding, over some hundred steps.
+FLOAT32 = 1e-4
+
+
+def make_plan(*, dtype=np.float64, rows=101, members=3, inputs=5, uneven=True, **recipe):
+    random = np.random.default_rng(7)
+    x = random.normal(3.0, 2.0, (rows, inputs)).astype(dtype)
+    y = (50 + 5 * x[:, 0] - x[:, 1] * x[:, 2]).astype(dtype)
+    chosen = []
+    for fold in range(members):
+        left_out = 3 + 7 * fold if uneven else 10
+        train = np.sort(random.permutation(rows)[left_out:]).astype(np.int32)
+        chosen.append(
+            Member(
+                seed=fold // 2,
+                fold=fold,
+                held_out=f"source{fold}",
+                train=train,
+                mean=x[train].mean(axis=0, dtype=float),
+                std=x[train].std(axis=0, dtype=float),
+            )
+        )
+    return TrainingPlan(x, y, tuple(chosen), Recipe(**recipe))
+
+
+def largest_difference(a, b):
+    """Largest difference over largest weight, the worst of all tensors of all members."""
+    return max(
+        np.abs(x - y).max() / np.abs(x).max()
+        for one, other in zip(a.networks, b.networks, strict=True)
+        for x, y in zip(one.weights + one.biases, other.weights + other.biases, strict=True)
+    )
+
+
+def weight_bytes(trained):
+    return [a.tobytes() for n in trained.networks for a in (*n.weights, *n.biases)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, FLOAT64), (np.float32, FLOAT32)])
+def test_batched_follows_the_plain_loop_step_by_step(dtype, tolerance):
+    # 101 rows make four steps an epoch, the last one short: 200 steps and more.
+    plan = make_plan(dtype=dtype, epochs=50, dropout=0.0, hidden=16, lr=5e-3)
+    reference = train_members(plan, engine="reference")
+    batched = train_members(plan, engine="batched")
+    assert largest_difference(reference, batched) < tolerance
+    np.testing.assert_allclose(reference.losses, batched.losses, rtol=tolerance)
+    assert (reference.losses[:, -1] < reference.losses[:, 0] / 5).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(60, 90),
+    members=st.integers(1, 4),
+    inputs=st.integers(1, 9),
+    hidden=st.integers(1, 12),
+    depth=st.integers(1, 4),
+    batch_size=st.integers(1, 70),
+)
+def test_engines_agree_on_any_shape(rows, members, inputs, hidden, depth, batch_size):
+    plan = make_plan(
+        rows=rows,
+        members=members,
+        inputs=max(inputs, 3),
+        epochs=2,
+        dropout=0.0,
+        hidden=hidden,
+        depth=depth,
+        batch_size=batch_size,
+    )
+    reference = train_members(plan, engine="reference")
+    assert largest_difference(reference, train_members(plan, engine="batched")) < FLOAT64
+
+
+def test_threads_and_company_do_not_change_bytes():
+    plan = make_plan(dtype=np.float32, members=4, epochs=3, uneven=False)
+    together = train_members(plan, engine="batched", threads=2)
+    assert weight_bytes(together) == weight_bytes(train_members(plan, engine="batched", threads=1))
+    alone = TrainingPlan(plan.inputs, plan.target, plan.members[2:3], plan.recipe)
+    single = train_members(alone, engine="batched")
+    assert weight_bytes(single) == weight_bytes(together)[2 * 6 : 3 * 6]
+
+
+def test_seed_and_fold_each_change_the_member():
+    a, b, c = (
+        first_network(6, Recipe(), seed=seed, fold=fold).weights[0]
+        for seed, fold in ((0, 0), (1, 0), (0, 1))
+    )
+    assert not (a == b).any()
+    assert not (a == c).any()
+
+
+def test_first_weights_are_spread_as_torch_linear_spreads_them():
+    recipe = Recipe(hidden=512)
+    ours = first_network(20, recipe, seed=3, fold=1)
+    torch.manual_seed(0)
+    theirs = [torch.nn.Linear(20, 512), torch.nn.Linear(512, 512)]
+    for i, layer in enumerate(theirs):
+        for mine, other in ((ours.weights[i], layer.weight), (ours.biases[i], layer.bias)):
+            other = other.detach().numpy()  # noqa: PLW2901 (the same thing as an array)
+            # 512 draws and more: a uniform's spread is known to 4 % (three standard errors).
+            assert mine.std() == pytest.approx(other.std(), rel=0.1)
+            bound = 1 / np.sqrt(layer.in_features)
+            assert np.abs(mine).max() <= bound
+            assert np.abs(mine).max() > 0.98 * bound
+
+
+def test_predict_is_what_torch_computes():
+    recipe = Recipe(hidden=7, depth=3)
+    network = first_network(4, recipe, seed=0, fold=0)
+    x = np.random.default_rng(0).normal(size=(20_000, 4))  # more than one piece
+    expected = torch.from_numpy(x)
+    for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
+        linear = torch.nn.functional.linear(
+            expected, torch.from_numpy(weight), torch.from_numpy(bias)
+        )
+        expected = torch.nn.functional.gelu(linear)
+    expected = expected @ torch.from_numpy(network.weights[-1][0]) + network.biases[-1][0]
+    np.testing.assert_allclose(network.predict(x), expected.numpy(), rtol=FLOAT64, atol=1e-12)
+
+
+def test_dropout_keeps_the_expected_output():
+    """A linear unit's mean over masks is its value: the scaling undoes the dropping."""
+    from loso.engine.batched import _dropout_masks
+
+    plan = make_plan(dropout=0.3, hidden=33)
+    masks = _dropout_masks(plan, np.arange(100))
+    assert len(masks) == plan.recipe.depth
+    for mask in masks:
+        assert np.unique(mask).tolist() == pytest.approx([0.0, 1 / 0.7])
+        # 3 x 100 x 33 x 32 bits: the standard error of the mean is 0.0012.
+        assert mask.mean() == pytest.approx(1.0, abs=0.006)
+
+
+def test_dropout_regularises_like_torch_does():
+    plan = make_plan(rows=300, members=2, epochs=60, dropout=0.5, hidden=16, lr=1e-2)
+    reference = train_members(plan, engine="reference").losses[:, -10:].mean()
+    batched = train_members(plan, engine="batched").losses[:, -10:].mean()
+    without = (
+        train_members(make_plan(rows=300, members=2, epochs=60, dropout=0.0, hidden=16, lr=1e-2))
+        .losses[:, -10:]
+        .mean()
+    )
+    # Different random bits: the mean of 2 x 10 noisy epochs agrees to about a tenth.
+    assert batched == pytest.approx(reference, rel=0.25)
+    assert without < reference / 2
+
+
+@pytest.mark.parametrize("engine", ["reference", "batched"])
+def test_divergence_names_seed_and_source(engine):
+    plan = make_plan(dtype=np.float32, members=2, epochs=30, lr=1e3, hidden=64)
+    plan.target[:] = 1e30
+    with pytest.raises(Diverged, match=r"seed 0, held out source0: .*not finite, found epoch \d+"):
+        train_members(plan, engine=engine)
+
+
+def test_divergence_in_the_last_step_shows_in_the_weights():
+    plan = make_plan(members=1, epochs=1)
+    trained = train_members(plan)
+    trained.networks[0].weights[0][0, 0] = np.nan
+    with pytest.raises(Diverged, match="seed 0, held out source0"):
+        trained.require_finite(plan)
+
+
+def test_progress_ends_at_the_total():
+    for engine in ("reference", "batched"):
+        seen = []
+        train_members(
+            make_plan(epochs=2),
+            engine=engine,
+            progress=lambda done, total, _="", seen=seen: seen.append((done, total)),
+        )
+        assert seen[-1][0] == seen[-1][1]
+        assert seen == sorted(seen)
+
+
+def test_unknown_engine_and_device_are_refused():
+    with pytest.raises(BadSettings, match=r"no such engine, expected auto or .*, found jax"):
+        choose("jax", "auto")
+    with pytest.raises(BadSettings, match="no such device, expected auto, cpu or cuda, found tpu"):
+        choose("auto", "tpu")
+
+
+def test_network_predicts_nothing_for_no_rows():
+    network = Network((np.ones((1, 2)),), (np.zeros(1),))
+    assert network.predict(np.empty((0, 2))).shape == (0,)
