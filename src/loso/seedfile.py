@@ -8,8 +8,9 @@ ones, and write NaN where a correlation is undefined.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Annotated, Any, Final, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -69,7 +70,7 @@ def _nan_is_undefined(value: Any) -> Any:
 
 
 _Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
-_Size = Annotated[float, Field(ge=0.0)]
+_Size = Annotated[float, Field(ge=0.0, le=1e150)]  # sums of such numbers stay finite
 _Undefinable = BeforeValidator(_nan_is_undefined)
 
 
@@ -195,32 +196,26 @@ def summarise(folds: Sequence[FoldScore]) -> Summary:
     >>> summarise(folds)["mean_plcc"]
     0.625
     """
-    plccs = _all_or_none([fold.plcc for fold in folds])
+    plccs = _all_or_none(fold.plcc for fold in folds)
+    sroccs = _all_or_none(fold.srocc for fold in folds)
+    rmses = _all_or_none(fold.rmse for fold in folds)
     return {
-        "mean_plcc": _mean(plccs),
-        "std_plcc": _deviation(plccs),
+        "mean_plcc": fmean(plccs) if plccs else None,
+        "std_plcc": stdev(plccs) if len(plccs) > 1 else None,
         "min_plcc": min(plccs, default=None),
         "max_plcc": max(plccs, default=None),
-        "mean_srocc": _mean(_all_or_none([fold.srocc for fold in folds])),
-        "mean_rmse": _mean(_all_or_none([fold.rmse for fold in folds])),
+        "mean_srocc": fmean(sroccs) if sroccs else None,
+        "mean_rmse": fmean(rmses) if rmses else None,
     }
 
 
-def _all_or_none(values: list[float | None]) -> list[float]:
-    defined = [value for value in values if value is not None]
-    return defined if len(defined) == len(values) else []
-
-
-def _mean(values: list[float]) -> float | None:
-    # Divided before the sum, which then cannot overflow whatever a file claims.
-    return math.fsum(value / len(values) for value in values) if values else None
-
-
-def _deviation(values: list[float]) -> float | None:
-    mean = _mean(values)
-    if mean is None or len(values) < 2:
-        return None
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+def _all_or_none(scores: Iterable[float | None]) -> list[float]:
+    defined = []
+    for score in scores:
+        if score is None:
+            return []
+        defined.append(score)
+    return defined
 
 
 def write_seed_file(path: Path, seed_file: SeedFile) -> None:
