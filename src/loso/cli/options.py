@@ -1,0 +1,64 @@
+"""Options that several commands share: one name, one help, one default each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from loso.errors import BadSettings
+from loso.recipe import DEFAULT_SEEDS, GateThresholds, help_of
+
+__all__ = [
+    "DEFAULT_SEEDS_TEXT",
+    "CorpusRootOption",
+    "JsonOption",
+    "MeanThresholdOption",
+    "SeedMinOption",
+    "SeedsOption",
+    "SpreadMaxOption",
+    "parse_seeds",
+]
+
+DEFAULT_SEEDS_TEXT: Final = ",".join(map(str, DEFAULT_SEEDS))
+
+SeedsOption = Annotated[
+    str, typer.Option("--seeds", metavar="N,N,...", help="Seeds of the ensemble's members.")
+]
+MeanThresholdOption = Annotated[
+    float,
+    typer.Option("--mean-plcc-threshold", help=help_of(GateThresholds, "mean_plcc_threshold")),
+]
+SpreadMaxOption = Annotated[
+    float, typer.Option("--plcc-spread-max", help=help_of(GateThresholds, "plcc_spread_max"))
+]
+SeedMinOption = Annotated[
+    float, typer.Option("--per-seed-min", help=help_of(GateThresholds, "per_seed_min"))
+]
+CorpusRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--corpus-root",
+        metavar="DIR",
+        help="Folder of the source clips; the verdict records its list of .yuv files.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds in a comma-separated list, in its order; BadSettings on anything else.
+
+    >>> parse_seeds("0, 2,1")
+    (0, 2, 1)
+    """
+    words = [word.strip() for word in text.split(",")]
+    seeds = tuple(int(word) for word in words if word.isascii() and word.isdigit())
+    if len(seeds) < len(words) or len(set(seeds)) < len(seeds):
+        raise BadSettings(
+            "--seeds takes whole numbers, each once, separated by commas",
+            expected="as in 0,1,2,3,4",
+            found=repr(text),
+        )
+    return seeds
