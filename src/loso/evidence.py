@@ -14,17 +14,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from loso.errors import BadEvidence
 from loso.files import sha256_of
 from loso.recipe import EVIDENCE_TOLERANCE
-from loso.seedfile import RECIPE_KEYS, SeedFile, parse_seed_file, seed_file_name, summarise
+from loso.seedfile import DRY_RUN, RECIPE_KEYS, SeedFile, parse_seed_file, seed_file_name, summarise
 
-__all__ = ["DRY_RUN", "Evidence", "collect_evidence", "differ"]
-
-DRY_RUN: Final = "dry-run"
-"""The `note` of a seed file that one epoch made, to try the machinery."""
+__all__ = ["Evidence", "collect_evidence", "differ"]
 
 
 @dataclass(frozen=True)

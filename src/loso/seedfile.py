@@ -19,6 +19,7 @@ from loso.errors import BadEvidence
 from loso.files import write_json
 
 __all__ = [
+    "DRY_RUN",
     "RECIPE_KEYS",
     "SCHEMA_VERSION",
     "FoldScore",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Final = 1
+
+DRY_RUN: Final = "dry-run"
+"""The `note` of a seed that one epoch made, to try the machinery; no gate accepts it."""
 
 RECIPE_KEYS: Final = (
     "epochs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +13,7 @@ from loso.recipe import DEFAULT_SEEDS, GateThresholds, help_of
 
 __all__ = [
     "DEFAULT_SEEDS_TEXT",
+    "SEED_MAX",
     "CorpusRootOption",
     "JsonOption",
     "MeanThresholdOption",
@@ -22,6 +24,8 @@ __all__ = [
 ]
 
 DEFAULT_SEEDS_TEXT: Final = ",".join(map(str, DEFAULT_SEEDS))
+SEED_MAX: Final = 2**32 - 1
+"""The largest seed that numpy.random.seed takes, the narrowest generator a seed may reach."""
 
 SeedsOption = Annotated[
     str, typer.Option("--seeds", metavar="N,N,...", help="Seeds of the ensemble's members.")
@@ -54,10 +58,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     (0, 2, 1)
     """
     words = [word.strip() for word in text.split(",")]
-    seeds = tuple(int(word) for word in words if word.isascii() and word.isdigit())
+    numbers = [int(word) for word in words if re.fullmatch("[0-9]{1,10}", word)]
+    seeds = tuple(number for number in numbers if number <= SEED_MAX)
     if len(seeds) < len(words) or len(set(seeds)) < len(seeds):
         raise BadSettings(
-            "--seeds takes whole numbers, each once, separated by commas",
+            f"--seeds takes whole numbers in 0..{SEED_MAX}, each once, separated by commas",
             expected="as in 0,1,2,3,4",
             found=repr(text),
         )
