@@ -1,0 +1,151 @@
+"""Seeds x folds: train every member, predict each row by the members that never saw its source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from loso.corpus.load import Corpus
+from loso.engine import Member, TrainingPlan, train_members
+from loso.errors import BadCorpus
+from loso.folds import Fold, leave_one_source_out
+from loso.inputs import Inputs, Scaler, build_inputs
+from loso.metrics import plcc, rmse, srocc
+from loso.progress import Progress, silent
+from loso.recipe import DEFAULT_SEEDS, Recipe
+from loso.seedfile import FoldScore, Summary, summarise
+
+__all__ = ["LosoRun", "SeedResult", "run_loso", "score_folds"]
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One seed: out-of-fold predictions, its scores on each held-out source, its losses.
+
+    `predictions` has one row for each corpus row: `row fold src encoder preset cq frame_index`,
+    `clip` where the corpus has it, `y_true` and `y_pred` in the target's unit. `losses` is
+    (folds, epochs), in the target's unit squared.
+    """
+
+    seed: int
+    predictions: pl.DataFrame
+    folds: tuple[FoldScore, ...]
+    losses: NDArray[np.float64]
+
+    @property
+    def summary(self) -> Summary:
+        """Mean, spread and extremes over the folds."""
+        return summarise(self.folds)
+
+
+@dataclass(frozen=True)
+class LosoRun:
+    """What leave-one-source-out training gives: one result a seed, and what to tell the user."""
+
+    seeds: tuple[SeedResult, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def run_loso(
+    corpus: Corpus,
+    recipe: Recipe | None = None,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    *,
+    exclude_sources: Sequence[str] = (),
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> LosoRun:
+    """Return every seed's scores and predictions on sources it has not seen.
+
+    Every distinct source is held out once; scaler and network are fitted on the other sources'
+    rows alone. BadCorpus with fewer than two sources, Diverged where a member leaves the finite
+    numbers.
+    """
+    recipe = recipe or Recipe()
+    rows = _kept(corpus, exclude_sources)
+    inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
+    folds = leave_one_source_out(rows["src"].to_numpy())
+    scalers = [Scaler.fit(inputs.matrix[fold.train]) for fold in folds]
+    plan = TrainingPlan(
+        inputs=inputs.matrix.astype(np.float32),
+        target=inputs.target.astype(np.float32),
+        members=tuple(
+            Member(seed, fold.index, fold.held_out, fold.train, scaler.mean, scaler.std)
+            for seed in seeds
+            for fold, scaler in zip(folds, scalers, strict=True)
+        ),
+        recipe=recipe,
+    )
+    trained = train_members(plan, engine=engine, device=device, threads=threads, progress=progress)
+    results = []
+    for i, seed in enumerate(seeds):
+        own = slice(i * len(folds), (i + 1) * len(folds))
+        y_pred = np.empty(len(inputs.target))
+        for fold, scaler, network in zip(folds, scalers, trained.networks[own], strict=True):
+            held_out = inputs.matrix[fold.test]
+            y_pred[fold.test] = network.predict(scaler.transform(held_out))
+        predictions = _table(rows, folds, inputs, y_pred)
+        scores = score_folds(predictions, [fold.held_out for fold in folds])
+        results.append(SeedResult(seed, predictions, scores, trained.losses[own]))
+    return LosoRun(tuple(results), inputs.warnings)
+
+
+def _kept(corpus: Corpus, exclude_sources: Sequence[str]) -> pl.DataFrame:
+    """Return the rows of sources that are not excluded; column `row` is their place in the file."""
+    unknown = sorted(set(exclude_sources) - set(corpus.sources))
+    if unknown:
+        raise BadCorpus(
+            f"cannot exclude {', '.join(unknown)}: no such source",
+            where=str(corpus.path),
+            expected="one of " + ", ".join(corpus.sources),
+        )
+    return corpus.rows.with_row_index("row").filter(~pl.col("src").is_in(list(exclude_sources)))
+
+
+def _table(
+    rows: pl.DataFrame, folds: Sequence[Fold], inputs: Inputs, y_pred: NDArray[np.float64]
+) -> pl.DataFrame:
+    fold_of_row = np.empty(rows.height, dtype=np.int64)
+    for fold in folds:
+        fold_of_row[fold.test] = fold.index
+    if "preset" not in rows.columns:
+        rows = rows.with_columns(preset=pl.lit(None, dtype=pl.String))
+    names = ["src", "encoder", "preset", "cq", *(["clip"] if "clip" in rows.columns else [])]
+    return rows.select(
+        pl.col("row").cast(pl.Int64),
+        pl.Series("fold", fold_of_row),
+        *names,
+        "frame_index",
+        pl.Series("y_true", inputs.target),
+        pl.Series("y_pred", y_pred),
+    )
+
+
+def score_folds(predictions: pl.DataFrame, held_out: Sequence[str]) -> tuple[FoldScore, ...]:
+    """Return the scores of each fold from a table of out-of-fold predictions.
+
+    `held_out` names the source of each fold index. RMSE is in the target's unit.
+    """
+    scores = []
+    for index, source in enumerate(held_out):
+        own = predictions.filter(pl.col("fold") == index)
+        y_true, y_pred = own["y_true"].to_numpy(), own["y_pred"].to_numpy()
+        linear, rank = plcc(y_true, y_pred), srocc(y_true, y_pred)
+        scores.append(
+            FoldScore(
+                held_out=source,
+                n_train=predictions.height - own.height,
+                n_val=own.height,
+                plcc=linear.value,
+                srocc=rank.value,
+                rmse=rmse(y_true, y_pred),
+                reason=linear.reason or rank.reason,
+            )
+        )
+    return tuple(scores)
