@@ -73,9 +73,9 @@ def failed_limits(report: GateReport) -> list[str]:
     if not report.plcc_spread_pass:
         limit = report.plcc_spread_max
         failed.append(f"spread between seeds {report.plcc_spread:.4f} is above {limit:.4f}")
-    for seed in report.failing_seeds:
-        plcc = report.per_seed_plccs[seed]
-        failed.append(f"PLCC of seed {seed} {plcc:.4f} is below {report.per_seed_min:.4f}")
+    if not report.per_seed_pass:
+        seeds = (f"{seed} ({report.per_seed_plccs[seed]:.4f})" for seed in report.failing_seeds)
+        failed.append(f"seeds below {report.per_seed_min:.4f}: {', '.join(seeds)}")
     return failed
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from loso.cli.judge import gate, validate
 from loso.errors import LosoError
 
 __all__ = ["app", "main"]
@@ -38,6 +39,10 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(gate)
+app.command()(validate)
 
 
 def main() -> None:

@@ -1,0 +1,201 @@
+"""PROMOTE or HOLD: the gate's answer, bound to the exact bytes it was given for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from loso.diagnosis import advise_on_predictions, diagnose
+from loso.errors import BadEvidence
+from loso.evidence import Evidence, collect_evidence
+from loso.files import folder_lock, sha256_of, write_json
+from loso.gate import GateReport, evaluate_gate
+from loso.recheck import read_predictions
+from loso.recipe import DEFAULT_SEEDS, GateThresholds
+from loso.seedfile import seed_file_name
+
+__all__ = ["VERDICT_FILES", "Verdict", "snapshot_corpus", "validate_run"]
+
+VERDICT_FILES: Final = {"PROMOTE": "PROMOTE.json", "HOLD": "HOLD.json"}
+
+_SCHEMA_VERSION: Final = 1
+_DECISIONS: Final = {"adr": "ADR-0309", "parent_adr": "ADR-0303"}
+"""The decisions behind this gate, under the names that readers of verdicts look for."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer, what it rests on and what follows; `to_dict` is what its file holds.
+
+    `corpus` is `snapshot_corpus` of the source clips, `evidence` holds the hashes of all that was
+    judged and what was taken on trust, `diagnosis` comes from `loso.diagnosis.diagnose`.
+    """
+
+    verdict: Literal["PROMOTE", "HOLD"]
+    generated_at_utc: str
+    loso_dir: str
+    seeds: tuple[int, ...]
+    gate: GateReport
+    corpus: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+    diagnosis: Mapping[str, Any]
+
+    @property
+    def recommendation(self) -> str:
+        """What to do with the seeds now, in one sentence."""
+        if self.verdict == "PROMOTE":
+            return "flip seeds smoke->false in the model registry, as a deliberate step of its own"
+        return (
+            "leave the seeds at smoke: true and investigate diversity, of the sources and of the "
+            f"seeds: {'; '.join(self.diagnosis['failed'])}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as a JSON object."""
+        return {
+            "schema_version": _SCHEMA_VERSION,
+            "verdict": self.verdict,
+            "generated_at_utc": self.generated_at_utc,
+            "loso_dir": self.loso_dir,
+            "seeds": list(self.seeds),
+            "gate": self.gate.to_dict(),
+            "corpus": dict(self.corpus),
+            "recommendation": self.recommendation,
+            "diagnosis": dict(self.diagnosis),
+            "evidence": dict(self.evidence),
+            **_DECISIONS,
+        }
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def validate_run(
+    loso_dir: Path,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    thresholds: GateThresholds | None = None,
+    *,
+    corpus_root: Path | None = None,
+    corpus: Path | None = None,
+    allow_thin: bool = False,
+    now: Callable[[], datetime] = _utc_now,
+) -> tuple[Verdict, Path]:
+    """Return the verdict on a run, and the file in `loso_dir` that holds it from now on.
+
+    Every score is computed again from the out-of-fold predictions. BadEvidence, with nothing
+    written, where the run cannot be judged, where a score is not borne out, or where `corpus` is
+    not the file that the seeds were trained on. Busy where another process works in the folder.
+    Exactly one of PROMOTE.json and HOLD.json stands afterwards.
+    """
+    evidence = collect_evidence(loso_dir, seeds, allow_thin=allow_thin)
+    if corpus is not None:
+        _check_corpus(corpus, evidence)
+    predictions = read_predictions(evidence)
+    report = evaluate_gate(evidence, thresholds or GateThresholds())
+    report = replace(report, advisory=report.advisory + advise_on_predictions(predictions))
+    verdict = Verdict(
+        verdict="PROMOTE" if report.passed else "HOLD",
+        generated_at_utc=now().astimezone(UTC).isoformat(timespec="seconds"),
+        loso_dir=str(loso_dir),
+        seeds=tuple(evidence.seed_files),
+        gate=report,
+        corpus=snapshot_corpus(corpus_root),
+        evidence=_hashes(evidence),
+        diagnosis=diagnose(evidence, report),
+    )
+    return verdict, _write(verdict, evidence)
+
+
+def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
+    """Return what names a folder of source clips: the hash of its .yuv files' paths and sizes.
+
+    Contents are not read: tens of gigabytes would dominate the run. `ref_count` and `dis_count`
+    go by the folders `ref` and `dis`, or those letters in a file's stem. A folder that is not there
+    has `present` False and no hash.
+    """
+    counts = {"ref_count": 0, "dis_count": 0, "yuv_count": 0}
+    if corpus_root is None or not corpus_root.is_dir():
+        name = None if corpus_root is None else str(corpus_root)
+        return {"present": False, "corpus_root": name, "sha256": None, **counts}
+    listing = hashlib.sha256()
+    for path in sorted(corpus_root.rglob("*.yuv")):
+        if not path.is_file():
+            continue
+        relative = path.relative_to(corpus_root).as_posix()
+        listing.update(os.fsencode(f"{relative}\t{path.stat().st_size}\n"))
+        for kind in ("ref", "dis"):
+            counts[f"{kind}_count"] += f"/{kind}/" in f"/{relative}/" or kind in path.stem.lower()
+        counts["yuv_count"] += 1
+    return {
+        "present": True,
+        "corpus_root": str(corpus_root),
+        "sha256": listing.hexdigest(),
+        **counts,
+    }
+
+
+def _corpus_sha256(evidence: Evidence) -> str | None:
+    """Return the hash that the seed files, which agree, give their corpus."""
+    return next(iter(evidence.seed_files.values())).corpus_sha256
+
+
+def _check_corpus(corpus: Path, evidence: Evidence) -> None:
+    try:
+        found = sha256_of(corpus)
+    except OSError as error:
+        raise BadEvidence(f"cannot be read ({error.strerror})", where=str(corpus)) from None
+    expected = _corpus_sha256(evidence)
+    if found != expected:
+        raise BadEvidence(
+            "not the corpus that the seeds were trained on",
+            where=str(corpus),
+            expected=f"sha256 {expected or 'in the seed files, which record none'}",
+            found=found,
+            fix="name that corpus, or train on this one",
+        )
+
+
+def _hashes(evidence: Evidence) -> dict[str, Any]:
+    intervals = evidence.loso_dir / "intervals.json"
+    return {
+        "corpus_sha256": _corpus_sha256(evidence),
+        "seeds": {str(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()},
+        "predictions": {str(seed): sha256 for seed, sha256 in evidence.predictions_sha256.items()},
+        "intervals_sha256": sha256_of(intervals) if intervals.is_file() else None,
+        "taken_on_trust": list(evidence.warnings),
+    }
+
+
+def _write(verdict: Verdict, evidence: Evidence) -> Path:
+    folder = evidence.loso_dir
+    with folder_lock(folder, "judging"):
+        # Judged before the lock, so that a refusal leaves no trace: look again now.
+        _refuse_changes(evidence)
+        path = folder / VERDICT_FILES[verdict.verdict]
+        write_json(path, verdict.to_dict())
+        for name in VERDICT_FILES.values():
+            if name != path.name:
+                (folder / name).unlink(missing_ok=True)
+    return path
+
+
+def _refuse_changes(evidence: Evidence) -> None:
+    judged = {seed_file_name(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()}
+    for seed, sha256 in evidence.predictions_sha256.items():
+        predictions = evidence.seed_files[seed].predictions
+        if predictions is not None:
+            judged[predictions.file] = sha256
+    for name, sha256 in judged.items():
+        path = evidence.loso_dir / name
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise BadEvidence(
+                "changed while it was judged",
+                where=str(path),
+                fix="wait until training has ended, then validate again",
+            )
