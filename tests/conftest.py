@@ -66,3 +66,81 @@ def make_corpus(tmp_path: Path) -> Callable[..., Path]:
         return write_rows(tmp_path / name, rows)
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run's folder as training leaves it, and return its path.
+
+    Predictions are the truth plus noise. `edit` changes a seed file's content before it is written;
+    `predict` changes the table of predictions after its scores were taken.
+    """
+    import polars as pl
+
+    from loso.crossval import score_folds
+    from loso.files import sha256_of
+    from loso.seedfile import summarise
+
+    rows = corpus_rows()
+    corpus = write_rows(tmp_path / "corpus.jsonl", rows)
+    names = sorted({row["src"] for row in rows})
+    table = pl.DataFrame(rows).with_row_index("row")
+    table = table.select(
+        pl.col("row").cast(pl.Int64),
+        pl.col("src").replace_strict({n: i for i, n in enumerate(names)}).alias("fold"),
+        "src",
+        "encoder",
+        pl.lit(None, dtype=pl.String).alias("preset"),
+        "cq",
+        "frame_index",
+        pl.col("vmaf").alias("y_true"),
+    )
+
+    def make(
+        name: str = "run",
+        *,
+        seeds: Sequence[int] = (0, 1, 2, 3, 4),
+        noise: float = 0.3,
+        edit: Callable[[int, dict], object] | None = None,
+        predict: Callable[[int, pl.DataFrame], pl.DataFrame] | None = None,
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for seed in seeds:
+            error = np.random.default_rng(seed).normal(0, noise, len(rows))
+            predictions = table.with_columns(y_pred=pl.col("y_true") + error)
+            folds = score_folds(predictions, names)
+            path = folder / f"oof_seed{seed}.parquet"
+            written = predict(seed, predictions) if predict else predictions
+            written.write_parquet(path)
+            content = {
+                "schema_version": 1,
+                "seed": seed,
+                "corpus": str(corpus),
+                "corpus_sha256": sha256_of(corpus),
+                "corpus_rows": len(rows),
+                "n_folds": len(folds),
+                "folds": [fold.model_dump(exclude={"reason"}) for fold in folds],
+                **summarise(folds),
+                "epochs": 200,
+                "batch_size": 32,
+                "lr": 5e-4,
+                "weight_decay": 1e-5,
+                "hidden": 64,
+                "depth": 2,
+                "dropout": 0.1,
+                "num_codecs": 14,
+                "target": "vmaf",
+                "unit": "frame",
+                "encoder_vocab_version": 2,
+                "engine": "batched",
+                "versions": {"loso": "0.1.0"},
+                "predictions": {"file": path.name, "sha256": sha256_of(path)},
+                "wall_time_s": 1.5,
+            }
+            if edit:
+                edit(seed, content)
+            (folder / f"loso_seed{seed}.json").write_text(json.dumps(content), encoding="utf-8")
+        return folder
+
+    return make
