@@ -16,7 +16,7 @@ from loso.folds import Fold, leave_one_source_out
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.metrics import plcc, rmse, srocc
 from loso.progress import Progress, silent
-from loso.recipe import DEFAULT_SEEDS, Recipe
+from loso.recipe import DEFAULT_SEEDS, Compute, Recipe
 from loso.seedfile import FoldScore, Summary, summarise
 
 __all__ = ["LosoRun", "SeedResult", "run_loso", "score_folds"]
@@ -56,9 +56,7 @@ def run_loso(
     seeds: Sequence[int] = DEFAULT_SEEDS,
     *,
     exclude_sources: Sequence[str] = (),
-    engine: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
+    compute: Compute | None = None,
     progress: Progress = silent,
 ) -> LosoRun:
     """Return every seed's scores and predictions on sources it has not seen.
@@ -67,7 +65,7 @@ def run_loso(
     rows alone. BadCorpus with fewer than two sources, Diverged where a member leaves the finite
     numbers.
     """
-    recipe = recipe or Recipe()
+    recipe, compute = recipe or Recipe(), compute or Compute()
     rows = _kept(corpus, exclude_sources)
     inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
     folds = leave_one_source_out(rows["src"].to_numpy())
@@ -82,7 +80,13 @@ def run_loso(
         ),
         recipe=recipe,
     )
-    trained = train_members(plan, engine=engine, device=device, threads=threads, progress=progress)
+    trained = train_members(
+        plan,
+        engine=compute.engine,
+        device=compute.device,
+        threads=compute.threads,
+        progress=progress,
+    )
     results = []
     for i, seed in enumerate(seeds):
         own = slice(i * len(folds), (i + 1) * len(folds))

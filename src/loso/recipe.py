@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final
 
 from loso.errors import BadSettings
@@ -12,8 +13,11 @@ __all__ = [
     "ADAM_BETA1",
     "ADAM_BETA2",
     "ADAM_EPSILON",
+    "DEFAULT_CORPUS",
+    "DEFAULT_OUT_DIR",
     "DEFAULT_SEEDS",
     "EVIDENCE_TOLERANCE",
+    "Compute",
     "GateThresholds",
     "Recipe",
     "TrainingNeeds",
@@ -22,6 +26,10 @@ __all__ = [
 
 DEFAULT_SEEDS: Final = (0, 1, 2, 3, 4)
 """Five members, as in Lakshminarayanan, Pritzel, Blundell 2017 (deep ensembles)."""
+
+DEFAULT_CORPUS: Final = Path("runs/phase_a/full_grid/per_frame_canonical6.jsonl")
+DEFAULT_OUT_DIR: Final = Path("runs/ensemble_v2_real")
+"""Where the operators of the replaced scripts keep their corpus and their run."""
 
 ADAM_BETA1: Final = 0.9
 ADAM_BETA2: Final = 0.999
@@ -38,6 +46,10 @@ could change a verdict moves it by more than 1e-9.
 
 def _setting(default: Any, low: float, high: float, text: str) -> Any:
     return field(default=default, metadata={"low": low, "high": high, "help": text})
+
+
+def _choice(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 def help_of(settings: type, name: str) -> str:
@@ -118,3 +130,18 @@ class TrainingNeeds:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What trains: `auto` takes the fastest that this machine has."""
+
+    engine: str = _choice("auto", "auto, batched (all members at once), reference (a plain loop).")
+    device: str = _choice("auto", "auto, cpu or cuda.")
+    threads: int | None = _choice(None, "Threads of the engine; by default one for each core.")
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise BadSettings(
+                "threads is out of range", expected="1 or more", found=f"{self.threads}"
+            )

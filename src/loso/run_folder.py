@@ -23,9 +23,10 @@ from loso.engine import choose
 from loso.errors import BadInput
 from loso.files import folder_lock, read_json, sha256_of, write_atomic, write_json
 from loso.progress import Progress, silent
-from loso.recipe import DEFAULT_SEEDS, Recipe
+from loso.recipe import DEFAULT_SEEDS, Compute, Recipe
 from loso.schema import CODEC_BLOCK_WIDTH, ENCODER_VOCAB_VERSION
 from loso.seedfile import (
+    DRY_RUN,
     SCHEMA_VERSION,
     Predictions,
     SeedFile,
@@ -34,9 +35,8 @@ from loso.seedfile import (
     write_seed_file,
 )
 
-__all__ = ["DRY_RUN", "LOSSES_FILE", "RUN_FILE", "TrainedRun", "train_into"]
+__all__ = ["LOSSES_FILE", "RUN_FILE", "TrainedRun", "train_into"]
 
-DRY_RUN: Final = "dry-run"
 RUN_FILE: Final = "run.json"
 LOSSES_FILE: Final = "losses.parquet"
 _VERDICTS: Final = ("PROMOTE.json", "HOLD.json")
@@ -62,9 +62,7 @@ def train_into(
     exclude_sources: Sequence[str] = (),
     dry_run: bool = False,
     force: bool = False,
-    engine: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
+    compute: Compute | None = None,
     command: Sequence[str] = (),
     progress: Progress = silent,
 ) -> TrainedRun:
@@ -79,7 +77,9 @@ def train_into(
     recipe = recipe or Recipe()
     if dry_run:
         recipe = replace(recipe, epochs=1)
-    engine, device = choose(engine, device)
+    compute = compute or Compute()
+    engine, device = choose(compute.engine, compute.device)
+    compute = replace(compute, engine=engine, device=device)
     seed_file = _unscored(corpus, recipe, exclude_sources, engine=engine, device=device)
     if dry_run:
         seed_file["note"] = DRY_RUN
@@ -95,9 +95,7 @@ def train_into(
                 recipe,
                 group,
                 exclude_sources=exclude_sources,
-                engine=engine,
-                device=device,
-                threads=threads,
+                compute=compute,
                 progress=progress,
             )
             warnings = run.warnings
@@ -111,7 +109,7 @@ def train_into(
             "command": list(command),
             "started_at_utc": started.isoformat(timespec="seconds"),
             "wall_time_s": wall_time_s,
-            "threads": threads,
+            "threads": compute.threads,
             "trained_seeds": missing,
             "kept_seeds": kept,
         }

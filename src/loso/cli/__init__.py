@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from loso.cli.judge import gate, validate
+from loso.cli.train import demo, run, train
 from loso.errors import LosoError
 
 __all__ = ["app", "main"]
@@ -41,8 +42,8 @@ def _root(
     pass
 
 
-app.command()(gate)
-app.command()(validate)
+for command in (demo, train, run, gate, validate):
+    app.command()(command)
 
 
 def main() -> None:

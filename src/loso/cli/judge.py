@@ -13,44 +13,38 @@ from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
     JsonOption,
-    MeanThresholdOption,
-    SeedMinOption,
     SeedsOption,
-    SpreadMaxOption,
     parse_seeds,
 )
+from loso.cli.settings import with_settings
 from loso.recipe import GateThresholds
 
 if TYPE_CHECKING:
     from loso.gate import GateReport
     from loso.verdict import Verdict
 
-__all__ = ["gate", "validate"]
+__all__ = ["gate", "print_verdict", "validate"]
 
 LosoDir = Annotated[
     Path, typer.Argument(metavar="LOSO_DIR", help="Folder of a training run.", show_default=False)
 ]
 
 
+@with_settings
 def gate(
     loso_dir: LosoDir,
-    *,
+    thresholds: GateThresholds,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
-    mean_plcc_threshold: MeanThresholdOption = GateThresholds.mean_plcc_threshold,
-    plcc_spread_max: SpreadMaxOption = GateThresholds.plcc_spread_max,
-    per_seed_min: SeedMinOption = GateThresholds.per_seed_min,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say whether a run may ship: exit 0 yes, 1 no, 2 where it cannot be judged."""
     from loso.evidence import collect_evidence
     from loso.gate import evaluate_gate
 
     evidence = collect_evidence(loso_dir, parse_seeds(seeds))
-    report = evaluate_gate(
-        evidence, _thresholds(mean_plcc_threshold, plcc_spread_max, per_seed_min)
-    )
+    report = evaluate_gate(evidence, thresholds)
     warn_all(evidence.warnings)
-    if json:
+    if as_json:
         print_json(report.to_dict())
     else:
         typer.echo("\n".join(_gate_lines(report)))
@@ -59,9 +53,10 @@ def gate(
         raise typer.Exit(1)
 
 
+@with_settings
 def validate(
     loso_dir: LosoDir,
-    *,
+    thresholds: GateThresholds,
     corpus_root: CorpusRootOption = None,
     corpus: Annotated[
         Path | None,
@@ -70,10 +65,7 @@ def validate(
         ),
     ] = None,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
-    mean_plcc_threshold: MeanThresholdOption = GateThresholds.mean_plcc_threshold,
-    plcc_spread_max: SpreadMaxOption = GateThresholds.plcc_spread_max,
-    per_seed_min: SeedMinOption = GateThresholds.per_seed_min,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a run's scores against its predictions, then write PROMOTE.json or HOLD.json.
 
@@ -84,25 +76,26 @@ def validate(
     verdict, path = validate_run(
         loso_dir,
         parse_seeds(seeds),
-        _thresholds(mean_plcc_threshold, plcc_spread_max, per_seed_min),
+        thresholds,
         corpus_root=corpus_root,
         corpus=corpus,
     )
+    print_verdict(verdict, path, as_json=as_json)
+
+
+def print_verdict(verdict: Verdict, path: Path, *, as_json: bool) -> None:
+    """Print a verdict and end the command: exit 1 on HOLD."""
     warn_all(tuple(verdict.evidence["taken_on_trust"]))
-    if json:
+    if as_json:
         print_json(verdict.to_dict())
     else:
-        typer.echo("\n".join(verdict_lines(verdict)))
+        typer.echo("\n".join(_verdict_lines(verdict)))
     hint(f"wrote {path}")
     if verdict.verdict == "HOLD":
         raise typer.Exit(1)
 
 
-def _thresholds(mean: float, spread: float, seed_min: float) -> GateThresholds:
-    return GateThresholds(mean_plcc_threshold=mean, plcc_spread_max=spread, per_seed_min=seed_min)
-
-
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
+def _verdict_lines(verdict: Verdict) -> Iterator[str]:
     """Yield a verdict as text: the gate's table, the answer, and on HOLD what to try."""
     yield from _gate_lines(verdict.gate)
     yield ""
@@ -122,7 +115,7 @@ def _gate_lines(report: GateReport) -> Iterator[str]:
             report.plcc_spread_max,
             report.plcc_spread_pass,
         ),
-        (f"lowest seed, {seed}", lowest, 1, report.per_seed_min, report.per_seed_pass),
+        (f"lowest, seed {seed}", lowest, 1, report.per_seed_min, report.per_seed_pass),
     )
     yield f"{'PLCC on unseen sources':24}{'value':>8}{'limit':>11}{'margin':>10}"
     for name, value, direction, limit, passed in limits:

@@ -9,17 +9,14 @@ from typing import Annotated, Final
 import typer
 
 from loso.errors import BadSettings
-from loso.recipe import DEFAULT_SEEDS, GateThresholds, help_of
+from loso.recipe import DEFAULT_SEEDS
 
 __all__ = [
     "DEFAULT_SEEDS_TEXT",
     "SEED_MAX",
     "CorpusRootOption",
     "JsonOption",
-    "MeanThresholdOption",
-    "SeedMinOption",
     "SeedsOption",
-    "SpreadMaxOption",
     "parse_seeds",
 ]
 
@@ -29,16 +26,6 @@ SEED_MAX: Final = 2**32 - 1
 
 SeedsOption = Annotated[
     str, typer.Option("--seeds", metavar="N,N,...", help="Seeds of the ensemble's members.")
-]
-MeanThresholdOption = Annotated[
-    float,
-    typer.Option("--mean-plcc-threshold", help=help_of(GateThresholds, "mean_plcc_threshold")),
-]
-SpreadMaxOption = Annotated[
-    float, typer.Option("--plcc-spread-max", help=help_of(GateThresholds, "plcc_spread_max"))
-]
-SeedMinOption = Annotated[
-    float, typer.Option("--per-seed-min", help=help_of(GateThresholds, "per_seed_min"))
 ]
 CorpusRootOption = Annotated[
     Path | None,

@@ -1,0 +1,131 @@
+"""The operator's one command: check the corpus, train, validate; every step logged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loso.corpus.load import Corpus, load_corpus, require_trainable
+from loso.errors import BadCorpus
+from loso.progress import Progress, silent
+from loso.recipe import (
+    DEFAULT_CORPUS,
+    DEFAULT_OUT_DIR,
+    DEFAULT_SEEDS,
+    Compute,
+    GateThresholds,
+    Recipe,
+    TrainingNeeds,
+)
+from loso.run_folder import TrainedRun, train_into
+from loso.verdict import Verdict, validate_run
+
+__all__ = ["Outcome", "open_for_training", "run"]
+
+_log = logging.getLogger("loso")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with: its corpus, its trained seeds, the verdict and where it stands."""
+
+    corpus: Corpus
+    trained: TrainedRun
+    verdict: Verdict
+    verdict_path: Path
+    warnings: tuple[str, ...]
+
+
+def run(
+    corpus_path: Path = DEFAULT_CORPUS,
+    out_dir: Path = DEFAULT_OUT_DIR,
+    recipe: Recipe | None = None,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    *,
+    thresholds: GateThresholds | None = None,
+    needs: TrainingNeeds | None = None,
+    exclude_sources: Sequence[str] = (),
+    corpus_root: Path | None = None,
+    force: bool = False,
+    compute: Compute | None = None,
+    command: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Outcome:
+    """Return the verdict on a corpus, with everything behind it written to `out_dir`.
+
+    Checks the corpus, trains the seeds that are not there yet, validates. A log of the steps goes
+    to `out_dir/logs`. What cannot be used is refused before anything is written.
+    """
+    corpus = open_for_training(corpus_path, needs)
+    with _log_file(out_dir / "logs"):
+        _log.info("command %s", " ".join(command))
+        _log.info(
+            "corpus %s sha256 %s: %d rows, %d sources",
+            corpus.path,
+            corpus.sha256,
+            len(corpus),
+            len(corpus.sources),
+        )
+        trained = train_into(
+            out_dir,
+            corpus,
+            recipe,
+            seeds,
+            exclude_sources=exclude_sources,
+            force=force,
+            compute=compute,
+            command=command,
+            progress=progress,
+        )
+        for seed_file in trained.seed_files:
+            how = "kept" if seed_file.seed in trained.kept else "trained"
+            _log.info("seed %d %s: mean PLCC %s", seed_file.seed, how, seed_file.mean_plcc)
+        warnings = (*corpus.warnings, *trained.warnings)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        verdict, path = validate_run(
+            out_dir,
+            seeds,
+            thresholds or GateThresholds(),
+            corpus_root=corpus_root,
+            corpus=corpus_path,
+        )
+        _log.info("verdict %s: %s", verdict.verdict, verdict.recommendation)
+    return Outcome(corpus, trained, verdict, path, warnings)
+
+
+def open_for_training(path: Path, needs: TrainingNeeds | None = None) -> Corpus:
+    """Return the corpus in `path`; BadCorpus where it is missing or too small to train on."""
+    if not path.exists():
+        raise BadCorpus(
+            "corpus not found", where=str(path), fix="build one: docs/runbook.md, step 0"
+        )
+    corpus = load_corpus(path)
+    require_trainable(corpus, needs or TrainingNeeds())
+    return corpus
+
+
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Send the log of the block to a file of its own, with UTC times; an error is its last line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    handler = logging.FileHandler(folder / f"run_{stamp}.log", encoding="utf-8")
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        _log.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        _log.removeHandler(handler)
+        handler.close()
