@@ -1,5 +1,83 @@
-"""Train small video-quality regressors, and judge them on sources they have never seen."""
+"""Train small video-quality regressors, and judge them on sources they have never seen.
+
+Public names load on first use: `import loso` alone imports nothing heavy.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from loso.corpus.load import Corpus as Corpus
+    from loso.corpus.load import load_corpus as load_corpus
+    from loso.crossval import LosoRun as LosoRun
+    from loso.crossval import SeedResult as SeedResult
+    from loso.crossval import run_loso as run_loso
+    from loso.errors import LosoError as LosoError
+    from loso.evidence import Evidence as Evidence
+    from loso.evidence import collect_evidence as collect_evidence
+    from loso.folds import Fold as Fold
+    from loso.folds import leave_one_source_out as leave_one_source_out
+    from loso.gate import GateReport as GateReport
+    from loso.gate import evaluate_gate as evaluate_gate
+    from loso.recipe import Compute as Compute
+    from loso.recipe import GateThresholds as GateThresholds
+    from loso.recipe import Recipe as Recipe
+    from loso.run_folder import train_into as train_into
+    from loso.verdict import Verdict as Verdict
+    from loso.verdict import validate_run as validate_run
+
 __version__ = "0.1.0"
+
+_HOMES: Final = {
+    "Compute": "loso.recipe",
+    "Corpus": "loso.corpus.load",
+    "Evidence": "loso.evidence",
+    "Fold": "loso.folds",
+    "GateReport": "loso.gate",
+    "GateThresholds": "loso.recipe",
+    "LosoError": "loso.errors",
+    "LosoRun": "loso.crossval",
+    "Recipe": "loso.recipe",
+    "SeedResult": "loso.crossval",
+    "Verdict": "loso.verdict",
+    "collect_evidence": "loso.evidence",
+    "evaluate_gate": "loso.gate",
+    "leave_one_source_out": "loso.folds",
+    "load_corpus": "loso.corpus.load",
+    "run_loso": "loso.crossval",
+    "train_into": "loso.run_folder",
+    "validate_run": "loso.verdict",
+}
+
+__all__ = [
+    "Compute",
+    "Corpus",
+    "Evidence",
+    "Fold",
+    "GateReport",
+    "GateThresholds",
+    "LosoError",
+    "LosoRun",
+    "Recipe",
+    "SeedResult",
+    "Verdict",
+    "collect_evidence",
+    "evaluate_gate",
+    "leave_one_source_out",
+    "load_corpus",
+    "run_loso",
+    "train_into",
+    "validate_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'loso' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

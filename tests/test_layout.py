@@ -1,0 +1,116 @@
+"""The package's shape: who may import whom, what is public, what loads when."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loso
+
+PACKAGE = Path(loso.__file__).parent
+
+# In the order in which data passes through them: a module imports only what stands before it.
+ORDER = """
+errors files schema recipe progress
+metrics.correlation metrics.error metrics
+video.encoders video.ffmpeg video.clips video.measure
+corpus corpus.jsonl corpus.rows corpus.load corpus.check corpus.parts corpus.plan corpus.build
+folds inputs
+engine.counter engine.network engine.plan engine.reference engine.batched engine
+seedfile crossval run_folder evidence recheck gate diagnosis verdict
+data pipeline
+cli.console cli.options cli.settings cli.corpus cli.judge cli.train cli
+""".split()
+
+HEAVY = {
+    "torch": {"engine", "engine.batched", "engine.reference"},
+    "imageio_ffmpeg": {"video.ffmpeg"},
+    "subprocess": {"video.ffmpeg"},
+    "filelock": {"files"},
+    "pandas": set(),
+    "scipy": {"engine.network"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if name:
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree):
+    """Dotted names a module imports; imports for the type checker alone do not count."""
+    skipped = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert sorted(name for name, _ in modules()) == sorted(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("name", "tree"), list(modules()), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_a_module_imports_only_what_stands_before_it(name, tree):
+    own = ORDER.index(name)
+    for target in imported(tree):
+        place = target.removeprefix("loso.")
+        if target.startswith("loso.") and place in ORDER:
+            assert ORDER.index(place) < own, f"{name} imports {place}, which stands after it"
+        root = target.split(".")[0]
+        assert root not in HEAVY or name in HEAVY[root], f"{root} has no door in {name}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["import loso", "from loso.cli import app", "import loso.gate", "import loso.pipeline"],
+)
+def test_nothing_heavy_loads_before_it_is_needed(command):
+    heavy = {"torch", "scipy", "pandas", "sklearn", "imageio_ffmpeg", "rich.progress"}
+    if command in {"import loso", "from loso.cli import app"}:
+        heavy |= {"numpy", "polars", "pydantic"}
+    code = f"{command}; import sys; print(*sorted(set(sys.modules) & {heavy!r}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
+def test_public_names_are_sorted_and_real():
+    assert loso.__all__ == sorted(loso.__all__)
+    assert set(loso.__all__) == set(loso._HOMES)
+    for name in loso.__all__:
+        assert getattr(loso, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = loso.nothing
+
+
+def test_every_module_names_what_it_offers():
+    for name, tree in modules():
+        exported = [
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        defined = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        if any(not node.name.startswith("_") for node in defined):
+            assert exported, f"{name} has public names and no __all__"
+
+
+def test_no_module_is_longer_than_one_idea():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name
