@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from loso.cli import corpus
 from loso.cli.judge import gate, validate
 from loso.cli.train import demo, run, train
 from loso.errors import LosoError
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(corpus.app, name="corpus")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,222 @@
+"""`loso corpus`: build corpora of measured frames."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loso.cli.console import hint, print_json, show_progress
+from loso.errors import BadSettings, Incomplete
+
+if TYPE_CHECKING:
+    from loso.corpus.build import BuildReport
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Corpora of measured frames: build them, check them.", no_args_is_help=True)
+
+_DEVICE = "/dev/dri/renderD128"
+_RAW = "Raw YUV clips"
+
+
+@app.command()
+def build(
+    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Source clips.")],
+    encoder: Annotated[list[str], typer.Option(help="ffmpeg's name of an encoder; repeat it.")],
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(help="Qualities, 19,25,31 for all encoders, libsvtav1=25,35 for one."),
+    ] = None,
+    bitrate: Annotated[
+        list[str] | None, typer.Option(help="Target bitrates, 800k,2M; the same forms.")
+    ] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Presets, medium or libsvtav1=8; the same forms.")
+    ] = None,
+    encoder_args: Annotated[
+        list[str] | None, typer.Option(help="More options, libx265='-tune grain'.")
+    ] = None,
+    start: Annotated[float, typer.Option(help="Seconds of each clip to skip.")] = 0.0,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames to take of each clip; all unless given.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Resize the reference itself (bicubic).")
+    ] = None,
+    height: Annotated[
+        str | None,
+        typer.Option(help="Heights to code at, 720,540; scored at the reference's size."),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            help="Of raw YUV clips; the first --height is then theirs.", rich_help_panel=_RAW
+        ),
+    ] = None,
+    pix_fmt: Annotated[
+        str, typer.Option(help="Of raw YUV clips.", rich_help_panel=_RAW)
+    ] = "yuv420p",
+    fps: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of raw YUV and of streams that carry none: 30, 30000/1001, STEM=25.",
+            rich_help_panel=_RAW,
+        ),
+    ] = None,
+    vmaf_model: Annotated[
+        str, typer.Option(help="version=NAME of a model in libvmaf, or path=FILE.")
+    ] = "version=vmaf_v0.6.1",
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells at a time; one for each core unless given.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads of each encoder; they change what x264 writes.")
+    ] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 3600.0,
+    out: Annotated[Path, typer.Option(help="The corpus, .jsonl or .jsonl.gz.")] = Path(
+        "corpus.jsonl"
+    ),
+    parts: Annotated[
+        Path | None, typer.Option(help="Folder of finished cells; OUT.parts unless given.")
+    ] = None,
+    ffmpeg: Annotated[str, typer.Option(help="The ffmpeg to use, with libvmaf.")] = "",
+    qsv_device: Annotated[str, typer.Option(help="Render node for Quick Sync.")] = _DEVICE,
+    vaapi_device: Annotated[str, typer.Option(help="Render node for VA-API.")] = _DEVICE,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one object.")] = False,
+) -> None:
+    """Code every clip with every encoder, preset and quality, and score each frame.
+
+    Finished cells are kept in a folder: a second call measures only what is missing.
+    """
+    from loso.corpus.build import build_corpus
+    from loso.corpus.plan import BuildSettings, read_choices
+    from loso.video.clips import ClipSettings
+    from loso.video.ffmpeg import find_ffmpeg
+    from loso.video.measure import VmafModel
+
+    heights = _whole_numbers("--height", height)
+    if width is not None and not heights:
+        raise BadSettings("--width needs --height", fix="give both, or neither")
+    fps_of_all, fps_of = _rates(fps or [], clips)
+    settings = BuildSettings(
+        choices=read_choices(
+            encoder,
+            quality=quality or [],
+            bitrate=bitrate or [],
+            preset=preset or [],
+            encoder_args=encoder_args or [],
+        ),
+        clips=ClipSettings(
+            start_s=start,
+            frames=frames,
+            scale=_size("--scale", scale),
+            raw_size=None if width is None else (width, heights[0]),
+            raw_pixel_format=pix_fmt,
+            fps=fps_of_all,
+            fps_of=fps_of,
+        ),
+        heights=heights if width is None else heights[1:],
+        model=VmafModel.parse(vmaf_model),
+        threads=threads,
+        timeout_s=timeout,
+        qsv_device=qsv_device,
+        vaapi_device=vaapi_device,
+    )
+    with show_progress("corpus") as progress:
+        report = build_corpus(
+            clips,
+            settings,
+            find_ffmpeg(ffmpeg),
+            out=out,
+            parts=parts,
+            jobs=jobs or os.cpu_count() or 1,
+            command=["loso", *sys.argv[1:]],
+            progress=progress,
+            say=hint,
+        )
+    _print_report(report, as_json=json)
+    if report.missing:
+        raise Incomplete(
+            f"{len(report.missing)} of {report.cells} cells are missing",
+            where=str(out),
+            fix="the same command tries them again; their reasons stand above and in "
+            f"{report.manifest}",
+        )
+
+
+def _print_report(report: BuildReport, *, as_json: bool) -> None:
+    for name, reason in report.missing.items():
+        hint(f"failed: {name}: {reason}")
+    if as_json:
+        print_json(
+            {
+                "cells": report.cells,
+                "corpus": str(report.corpus),
+                "manifest": str(report.manifest),
+                "missing": dict(report.missing),
+                "reused_cells": report.reused,
+                "rows": report.rows,
+            }
+        )
+    else:
+        typer.echo(
+            f"{report.corpus}: {report.rows} rows from {report.cells - len(report.missing)} of "
+            f"{report.cells} cells, {report.reused} of them measured before"
+        )
+
+
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(item) for item in (text or "").split(",") if item.strip())
+    except ValueError:
+        raise BadSettings(
+            "not a list of whole numbers",
+            where=option,
+            expected="such as 720,540",
+            found=repr(text),
+        ) from None
+
+
+def _size(option: str, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    size = re.fullmatch(r"(\d+)x(\d+)", text)
+    if size is None:
+        raise BadSettings("not a size", where=option, expected="such as 640x360", found=repr(text))
+    return int(size[1]), int(size[2])
+
+
+def _rates(texts: list[str], clips: list[Path]) -> tuple[Fraction | None, dict[str, Fraction]]:
+    """Return the rate for all clips that carry none, and those said for one clip by its stem."""
+    from loso.video.encoders import closest
+
+    for_all, for_one = None, {}
+    stems = [clip.stem for clip in clips]
+    for text in texts:
+        stem, equals, rate = text.rpartition("=")
+        if equals and stem not in stems:
+            raise BadSettings(
+                "names no clip of this build",
+                where="--fps",
+                found=repr(stem),
+                fix=closest(stem, stems) or "give the clip's file name without its ending",
+            )
+        try:
+            value = Fraction(rate)
+        except (ValueError, ZeroDivisionError):
+            value = Fraction(0)
+        if value <= 0:
+            raise BadSettings(
+                "not a frame rate", where="--fps", expected="such as 25 or 30000/1001", found=text
+            )
+        if equals:
+            for_one[stem] = value
+        else:
+            for_all = value
+    return for_all, for_one

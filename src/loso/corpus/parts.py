@@ -1,0 +1,86 @@
+"""The store of finished cells: what makes a build resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from loso.files import folder_lock, write_atomic
+from loso.video.measure import Measurement
+
+__all__ = ["Parts"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder with one file for each finished cell, named by the cell's fingerprint.
+
+    A file has two lines: the sha256 of the second, and a JSON object. What does not match its
+    hash or its name, or cannot be read, counts as not there, and the cell is measured again.
+    """
+
+    folder: Path
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other builds out, and sweep away what a killed one left; Busy if one is at work."""
+        with folder_lock(self.folder, "a build"):
+            self._sweep()
+            try:
+                yield
+            finally:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        # Nobody else is at work here while the lock is held: every temporary file is stale.
+        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """Yield an empty folder for one cell, gone afterwards."""
+        parent = self.folder / "work"
+        parent.mkdir(exist_ok=True)
+        folder = Path(mkdtemp(dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def load(self, fingerprint: str) -> Measurement | None:
+        """Return a finished cell, None if it is not there or not whole."""
+        try:
+            digest, _, text = (self._path(fingerprint).read_bytes()).partition(b"\n")
+            if digest.decode() != hashlib.sha256(text).hexdigest():
+                return None
+            content: dict[str, Any] = json.loads(text)
+            return _measurement(content) if content.pop("fingerprint") == fingerprint else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def save(self, fingerprint: str, measured: Measurement) -> None:
+        """Write a finished cell; a reader sees all of it or nothing."""
+        text = json.dumps({"fingerprint": fingerprint, **asdict(measured)}).encode() + b"\n"
+        with write_atomic(self._path(fingerprint)) as temporary:
+            temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+    def _path(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.part"
+
+
+def _measurement(content: dict[str, Any]) -> Measurement:
+    return Measurement(
+        vmaf=tuple(content["vmaf"]),
+        features={name: tuple(values) for name, values in content["features"].items()},
+        packet_bytes=tuple(content["packet_bytes"]),
+        libvmaf=content["libvmaf"],
+        seconds=content["seconds"],
+    )

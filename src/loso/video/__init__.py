@@ -1,0 +1,1 @@
+"""Clips in, measurements out: the one door to ffmpeg."""

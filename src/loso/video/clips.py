@@ -1,0 +1,309 @@
+"""A file becomes a reference: which frames, their size, format and rate, how ffmpeg reads them.
+
+One treatment each, all said in `Clip.remarks`: odd sizes lose their last column or row, full range
+becomes limited, rotated clips are turned upright, frames of a variable rate are taken as they are
+and re-timed at their average rate.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from loso.errors import BadClip, BadSettings, CannotRun
+from loso.files import sha256_of
+from loso.video.ffmpeg import FfmpegSession, reason_of
+
+__all__ = ["Clip", "ClipSettings", "open_clip"]
+
+_RGB: Final = ("rgb24", "bgr24", "rgb0", "bgr0", "rgba", "bgra", "gbrp", "gbrap", "pal8")
+_REFERENCE_FORMATS: Final[Mapping[str, str]] = {
+    **{f"yuv{c}p{d}": f"yuv{c}p{d}" for c in (420, 422, 444) for d in ("", "10le")},
+    **{f"yuvj{c}p": f"yuv{c}p" for c in (420, 422, 444)},
+    "nv12": "yuv420p",
+    "nv16": "yuv422p",
+    "p010le": "yuv420p10le",
+    "p210le": "yuv422p10le",
+    "gray": "yuv420p",
+    "gray10le": "yuv420p10le",
+    **dict.fromkeys(_RGB, "yuv444p"),
+    "gbrp10le": "yuv444p10le",
+}
+"""Decoded pixel format -> the planar one that libvmaf scores."""
+
+_RAW_STREAMS: Final = frozenset(
+    {"av1", "cavsvideo", "dirac", "h263", "h264", "hevc", "m4v", "mpegvideo", "obu", "vc1", "vvc"}
+)
+"""Demuxers of streams outside a container: no timestamps, and ffmpeg assumes 25 a second."""
+
+_RAW_YUV_SHARES: Final = {"420": Fraction(3, 2), "422": Fraction(2), "444": Fraction(3)}
+"""Samples of a frame over its luma samples, by chroma sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """What of a clip becomes the reference, and what a file without a header cannot say."""
+
+    start_s: float = 0.0
+    frames: int | None = None
+    scale: tuple[int, int] | None = None
+    raw_size: tuple[int, int] | None = None
+    raw_pixel_format: str = "yuv420p"
+    fps: Fraction | None = None
+    """For raw YUV and streams without a rate; `fps_of` says it for one clip, by its stem."""
+    fps_of: Mapping[str, Fraction] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < math.inf:
+            raise BadSettings("--start must not be negative", found=f"{self.start_s:g}")
+        if self.frames is not None and self.frames < 1:
+            raise BadSettings("--frames must be at least 1", found=f"{self.frames}")
+        if self.scale is not None and (min(self.scale) < 2 or any(n % 2 for n in self.scale)):
+            raise BadSettings(
+                "--scale must be positive and even both ways: 4:2:0 halves it",
+                found=f"{self.scale[0]}x{self.scale[1]}",
+            )
+        if self.raw_size is not None and min(self.raw_size) < 1:
+            raise BadSettings(
+                "--width and --height must be positive",
+                found=f"{self.raw_size[0]}x{self.raw_size[1]}",
+            )
+        known = [name for name in _REFERENCE_FORMATS if re.fullmatch(r"yuv\d{3}p(10le)?", name)]
+        if self.raw_pixel_format not in known:
+            raise BadSettings(
+                "raw YUV of this pixel format is not read",
+                where="--pix-fmt",
+                expected=f"one of {' '.join(known)}",
+                found=repr(self.raw_pixel_format),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip that was decoded once: its content, and the reference that is made of it."""
+
+    src: str
+    path: Path
+    sha256: str
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    pixel_format: str
+    decoded: str
+    """Size and pixel format before any treatment, such as 1921x1080 yuvj420p."""
+    input: tuple[str, ...]
+    """ffmpeg's arguments that open the clip."""
+    filters: tuple[str, ...]
+    """The chain from decoded frames to the reference."""
+    remarks: tuple[str, ...]
+
+
+def open_clip(
+    path: Path, settings: ClipSettings, session: FfmpegSession, *, timeout_s: float
+) -> Clip:
+    """Return the clip at `path` after decoding the frames that are asked for.
+
+    BadClip where it is missing, is not video, has too few frames, changes its size, or comes in a
+    pixel format that cannot be scored.
+    """
+    if not path.is_file():
+        raise BadClip("no such file", where=str(path))
+
+    def run(*arguments: str) -> str:
+        try:
+            return session.run(arguments, folder=Path(), timeout_s=timeout_s, verbose=True)
+        except CannotRun as failure:
+            raise BadClip(
+                f"cannot be decoded as video ({failure.problem})", where=str(path)
+            ) from None
+
+    opening, first, given_fps = _opening(path, settings, run)
+    limit = "" if settings.frames is None else f":end_frame={first + settings.frames}"
+    look = f"trim=start_frame={first}{limit},showinfo=checksum=0"
+    log = run(*opening, "-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
+    frames = _FRAME.findall(log)
+    if len(frames) < (settings.frames or 1):
+        raise BadClip(
+            "too few frames",
+            where=str(path),
+            expected=f"{settings.frames or 1} from {settings.start_s:g} s on",
+            found=f"{len(frames)}",
+            fix="ask for fewer with --frames, or start earlier with --start",
+        )
+    seen = _read(log, frames, path)
+    fps = given_fps or seen.average_fps
+    if not fps:
+        raise BadClip("carries no frame rate", where=str(path), fix="put it into a container")
+    width, height = settings.scale or (seen.width // 2 * 2, seen.height // 2 * 2)
+    cropped = settings.scale is None and (width, height) != (seen.width, seen.height)
+    pixel_format = _REFERENCE_FORMATS[seen.pixel_format]
+    return Clip(
+        src=path.stem,
+        path=path,
+        sha256=sha256_of(path),
+        frames=len(frames),
+        fps=fps,
+        width=width,
+        height=height,
+        pixel_format=pixel_format,
+        decoded=f"{seen.width}x{seen.height} {seen.pixel_format}",
+        input=opening,
+        filters=(
+            f"trim=start_frame={first}:end_frame={first + len(frames)}",
+            *([f"crop={width}:{height}:0:0"] if cropped else []),
+            f"scale={width}:{height}:flags=bicubic:out_range=tv",
+            f"format={pixel_format}",
+            f"settb={fps.denominator}/{fps.numerator}",
+            "setpts=N",
+        ),
+        remarks=tuple(
+            remark
+            for applies, remark in (
+                (cropped, f"odd size {seen.width}x{seen.height} cropped to {width}x{height}"),
+                (seen.full_range, "full range converted to limited range"),
+                (seen.pixel_format != pixel_format, f"{seen.pixel_format} made {pixel_format}"),
+                (seen.rotated, "turned upright as its display matrix says"),
+                (
+                    not given_fps and not seen.has_constant_rate,
+                    f"variable frame rate re-timed at its average, {float(fps):.6g} a second",
+                ),
+                (seen.complaint, f"while decoding ffmpeg said: {seen.complaint}"),
+            )
+            if applies
+        ),
+    )
+
+
+def _opening(
+    path: Path, settings: ClipSettings, run: Callable[..., str]
+) -> tuple[tuple[str, ...], int, Fraction | None]:
+    """Return how ffmpeg opens a clip, the first frame to take, and its rate if that was given."""
+    name = ("-protocol_whitelist", "file", "-i", f"file:{path.absolute()}")
+    if path.suffix.lower() == ".yuv":
+        fps = _given_fps(path, settings)
+        opening = (*_raw_video(path, settings), "-framerate", str(fps), *name)
+    else:
+        header = run(*name, "-map", "0:V:0?", "-t", "0", "-f", "null", "-")
+        if "Video:" not in header:
+            raise BadClip("has no video stream", where=str(path))
+        demuxer = re.search(r"Input #0, (\S+), from", header)
+        if demuxer is not None and demuxer[1] in _RAW_STREAMS:
+            # No timestamps, so no seeking: frames are counted from the start of the stream.
+            fps = _given_fps(path, settings)
+            return name, math.ceil(settings.start_s * fps), fps
+        if path.stem in settings.fps_of:
+            raise BadClip(
+                "carries its own frame rate", where=str(path), fix=f"leave out --fps {path.stem}="
+            )
+        opening, fps = name, None
+    seek = ("-ss", f"{settings.start_s:.6f}") if settings.start_s else ()
+    return (*seek, *opening), 0, fps
+
+
+def _given_fps(path: Path, settings: ClipSettings) -> Fraction:
+    fps = settings.fps_of.get(path.stem, settings.fps)
+    if fps is None:
+        raise BadClip(
+            "carries no frame rate",
+            where=str(path),
+            fix=f"give --fps 25, or --fps {path.stem}=25 for this clip alone",
+        )
+    return fps
+
+
+def _raw_video(path: Path, settings: ClipSettings) -> tuple[str, ...]:
+    if settings.raw_size is None:
+        raise BadClip(
+            "raw YUV carries no size",
+            where=str(path),
+            fix="give --width and --height, and --pix-fmt if it is not yuv420p",
+        )
+    width, height = settings.raw_size
+    sampling, deep = settings.raw_pixel_format[3:6], settings.raw_pixel_format.endswith("10le")
+    chroma = -(-width // (1 if sampling == "444" else 2)) * -(
+        -height // (2 if sampling == "420" else 1)
+    )
+    frame_bytes = (width * height + 2 * chroma) * (2 if deep else 1)
+    size = path.stat().st_size
+    if size == 0 or size % frame_bytes:
+        raise BadClip(
+            f"is no whole number of {width}x{height} {settings.raw_pixel_format} frames",
+            where=str(path),
+            expected=f"a multiple of {frame_bytes} bytes",
+            found=f"{size}",
+            fix="check --width, --height and --pix-fmt",
+        )
+    pixel_format = ("-pixel_format", settings.raw_pixel_format)
+    return ("-f", "rawvideo", *pixel_format, "-video_size", f"{width}x{height}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What decoding a clip showed."""
+
+    width: int
+    height: int
+    pixel_format: str
+    full_range: bool
+    rotated: bool
+    times: tuple[Fraction, ...]
+    """Of each frame, in seconds."""
+    nominal_fps: Fraction
+    """What ffmpeg makes of the container's words, 0 where it makes nothing."""
+    complaint: str
+
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether each frame stands within half a frame of where the nominal rate puts it."""
+        return self.nominal_fps > 0 and all(
+            abs((time - self.times[0]) * self.nominal_fps - index) <= Fraction(1, 2)
+            for index, time in enumerate(self.times)
+        )
+
+    @property
+    def average_fps(self) -> Fraction:
+        """Frames a second, 0 where the clip's timestamps give none."""
+        if self.has_constant_rate:
+            return self.nominal_fps
+        span = self.times[-1] - self.times[0]
+        return ((len(self.times) - 1) / span).limit_denominator(1001) if span > 0 else Fraction(0)
+
+
+_FRAME: Final = re.compile(r"showinfo.* n: *\d+ pts: *(\S+) .* fmt:(\S+) .* s:(\d+x\d+) ")
+
+
+def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
+    """Return what the filter showinfo and ffmpeg's messages tell about a clip."""
+    sizes = sorted({size for _, _, size in frames})
+    if len(sizes) > 1:
+        raise BadClip(
+            "changes its size", where=str(path), found=" and ".join(sizes), fix="cut it apart"
+        )
+    pixel_format = frames[0][1]
+    if pixel_format not in _REFERENCE_FORMATS:
+        raise BadClip(
+            "comes in a pixel format that is not scored",
+            where=str(path),
+            expected="8 or 10 bit, 4:2:0 to 4:4:4",
+            found=pixel_format,
+            fix="convert it first, ffmpeg -i ... -pix_fmt yuv420p10le",
+        )
+    timing = re.search(r"config in time_base: (\S+), frame_rate: (\d+)/(\d+)", log)
+    tick, rate, per = timing.groups() if timing else ("0", "0", "1")
+    width, height = sizes[0].split("x")
+    return _Seen(
+        width=int(width),
+        height=int(height),
+        pixel_format=pixel_format,
+        full_range="color_range:pc" in log or pixel_format.startswith("yuvj"),
+        rotated=re.search(r"[Mm]atrix: rotation of (?!-?0\.00)", log) is not None,
+        times=tuple(int(pts) * Fraction(tick) for pts, _, _ in frames if pts != "NOPTS"),
+        nominal_fps=Fraction(int(rate), int(per)) if int(per) else Fraction(0),
+        complaint=reason_of(log),
+    )

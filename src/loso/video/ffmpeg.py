@@ -1,0 +1,208 @@
+"""ffmpeg itself: which one, what it can do, and running it so that no child is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from loso.errors import CannotRun, MissingTool
+
+__all__ = ["Ffmpeg", "FfmpegSession", "find_ffmpeg", "reason_of"]
+
+_LOOPBACK_LIBAVCODEC: Final = 61
+"""Of ffmpeg 7.0, the first that decodes its own output in one process (-dec)."""
+
+
+@dataclass(frozen=True)
+class Ffmpeg:
+    """One ffmpeg program."""
+
+    path: str
+    version: str
+    configuration: str
+    has_loopback: bool
+
+
+def find_ffmpeg(explicit: str = "") -> Ffmpeg:
+    """Return the ffmpeg to use: `explicit`, LOSO_FFMPEG, imageio-ffmpeg's, then the PATH's.
+
+    One that is asked for by name must serve; of the other two the first with libvmaf does.
+    MissingTool says why each one that was looked at does not.
+    """
+    for path, origin in ((explicit, "--ffmpeg"), (os.environ.get("LOSO_FFMPEG"), "LOSO_FFMPEG")):
+        if path:
+            found = _inspect(path)
+            if isinstance(found, Ffmpeg):
+                return found
+            raise MissingTool(
+                f"this ffmpeg {found}", where=f"{origin} {path}", fix="give one with libvmaf"
+            )
+    reasons = []
+    for path, origin in ((_bundled(), "imageio-ffmpeg"), (shutil.which("ffmpeg"), "PATH")):
+        found = _inspect(path) if path else "is not there"
+        if isinstance(found, Ffmpeg):
+            return found
+        reasons.append(f"the one of {origin} {found}")
+    raise MissingTool(
+        "no usable ffmpeg",
+        found=", ".join(reasons),
+        fix="pip install imageio-ffmpeg, or give --ffmpeg PATH",
+    )
+
+
+def _bundled() -> str | None:
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def _inspect(path: str) -> Ffmpeg | str:
+    """Return what `path` is, or what is wrong with it as the end of a sentence."""
+    program = shutil.which(path)
+    if program is None:
+        return "is not an executable file"
+    try:
+        about = _ask(program, "-version")
+        filters = _ask(program, "-filters")
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"does not run ({error})"
+    version = re.search(r"^ffmpeg version (\S+)", about, re.MULTILINE)
+    codec = re.search(r"^libavcodec\s+(\d+)", about, re.MULTILINE)
+    if version is None or codec is None:
+        return "does not answer -version as ffmpeg does"
+    if not re.search(r"^\s*\S+\s+libvmaf\s", filters, re.MULTILINE):
+        return f"(version {version[1]}) lacks the filter libvmaf"
+    configuration = re.search(r"^configuration: (.*)", about, re.MULTILINE)
+    return Ffmpeg(
+        path=str(Path(program).absolute()),
+        version=version[1],
+        configuration=configuration[1] if configuration else "",
+        has_loopback=int(codec[1]) >= _LOOPBACK_LIBAVCODEC,
+    )
+
+
+def _ask(program: str, question: str) -> str:
+    return subprocess.run(
+        [program, "-hide_banner", question],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+_GUARD: Final = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
+
+
+class FfmpegSession:
+    """Runs ffmpeg in a process group that ends when the session ends, however it ends.
+
+    A guard process leads the group and waits on a pipe. When the session is left, or this process
+    dies (kill -9 included), the pipe closes and the guard kills the group. Unlike a parent-death
+    signal, this is safe with threads and not tied to Linux.
+    """
+
+    def __init__(self, ffmpeg: Ffmpeg) -> None:
+        self.ffmpeg = ffmpeg
+
+    def __enter__(self) -> Self:
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill every child that is left; `run` in other threads then ends with an error."""
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+        self._guard.wait()
+
+    def run(
+        self, arguments: Sequence[str], *, folder: Path, timeout_s: float, verbose: bool = False
+    ) -> str:
+        """Return what ffmpeg wrote to stderr; CannotRun with its own reason if it failed."""
+        if self._guard.returncode is not None:
+            raise CannotRun("stopped")
+        level = "level+info" if verbose else "level+error"
+        options = ["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", level]
+        command = [self.ffmpeg.path, *options, *arguments]
+        try:
+            child = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                process_group=self._guard.pid,
+                env=os.environ | {"SVT_LOG": "1", "AV_LOG_FORCE_NOCOLOR": "1"},
+            )
+        except OSError as error:
+            raise CannotRun(f"ffmpeg did not start ({error.strerror})") from None
+        with child:
+            try:
+                _, stderr = child.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise CannotRun(f"ffmpeg was stopped after {timeout_s:g} s") from None
+        if child.returncode < 0:
+            raise CannotRun(f"ffmpeg was killed by signal {-child.returncode}")
+        if child.returncode:
+            raise CannotRun(reason_of(stderr) or f"ffmpeg ended with code {child.returncode}")
+        return stderr
+
+
+_CONSEQUENCES: Final = re.compile(
+    r"Error (opening|while|initializing|selecting|sending|parsing|reinitializing|processing)\b"
+    r"|Error : |Conversion failed|Task finished with|Terminating thread|Nothing was written"
+    r"|Could not open encoder|Device (creation|setup) failed|Failed to set value|Last message"
+)
+"""How lines begin in which ffmpeg tells what followed from an error."""
+_LEVEL: Final = re.compile(r"\[(panic|fatal|error|warning|info)\] ")
+_ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+\]")
+
+
+def reason_of(stderr: str) -> str:
+    r"""Return ffmpeg's own reason for a failure: its last complaint that is not a consequence.
+
+    Where there are only consequences, the first. Libraries that write past ffmpeg's log count if
+    they say "error"; an empty text means that nobody complained.
+
+    >>> reason_of("[h264_nvenc @ 0x5] [error] Cannot load libcuda.so.1\n[error] Conversion failed!")
+    '[h264_nvenc] Cannot load libcuda.so.1'
+    """
+    causes, consequences = [], []
+    for line in stderr.splitlines():
+        level = _LEVEL.search(line)
+        if level[1] in {"warning", "info"} if level else "error" not in line.lower():
+            continue
+        text = _ADDRESS.sub("]", _LEVEL.sub("", line)).strip()
+        said = re.sub(r"^(\[[^\]]*\] )+", "", text)
+        (consequences if _CONSEQUENCES.match(said) else causes).append(text)
+    return causes[-1] if causes else consequences[0] if consequences else ""

@@ -1,0 +1,292 @@
+"""One clip coded once and scored: the command lines, and what their logs say.
+
+From ffmpeg 7 on a single process encodes, decodes its own packets (-dec) and scores; before that,
+two steps with the coded file between them. Either way no raw video touches the disk, and the
+scores are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from loso.errors import BadSettings, CannotRun, MissingTool
+from loso.schema import CANONICAL_6
+from loso.video.clips import Clip
+from loso.video.encoders import Encoder, Rate
+from loso.video.ffmpeg import FfmpegSession
+
+__all__ = [
+    "Encode",
+    "Measurement",
+    "VmafModel",
+    "commands",
+    "measure",
+    "probe_libvmaf",
+    "try_encoder",
+]
+
+_STREAM_FORMATS: Final = {"h264": "h264", "hevc": "hevc", "av1": "obu", "vvc": "vvc", "vp9": "ivf"}
+"""Muxers that keep headers inside the packets, as the null muxer does: the same bytes are coded."""
+
+_CODED, _PACKETS, _SCORES = "coded.bin", "packets.txt", "scores.json"
+"""Names in a cell's own folder, free of anything a filter string would have to escape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """What is done with a clip: encoder, its settings, and the size it codes."""
+
+    encoder: Encoder
+    preset: str
+    rate: Rate
+    width: int
+    height: int
+    threads: int = 1
+    extra: tuple[str, ...] = ()
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class VmafModel:
+    """Which VMAF: a version that libvmaf carries, or a model file."""
+
+    version: str = "vmaf_v0.6.1"
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> VmafModel:
+        """Return the model of `version=NAME` or `path=FILE`; BadSettings for anything else."""
+        kind, _, value = text.partition("=")
+        if kind == "version" and re.fullmatch(r"[\w.]+", value):
+            return cls(version=value)
+        if kind == "path" and value:
+            if not Path(value).is_file():
+                raise BadSettings("no such VMAF model file", where="--vmaf-model", found=value)
+            return cls(version="", path=Path(value).absolute())
+        raise BadSettings(
+            "unreadable VMAF model",
+            where="--vmaf-model",
+            expected="version=vmaf_v0.6.1 or path=FILE",
+            found=repr(text),
+        )
+
+    def __str__(self) -> str:
+        return f"path={self.path}" if self.path else f"version={self.version}"
+
+    @property
+    def option(self) -> str:
+        """The option of libvmaf, for a folder in which `install` put the file."""
+        return "path=model.json" if self.path else f"version={self.version}"
+
+    def install(self, folder: Path) -> None:
+        """Put a model file, if it is one, into `folder` under a name that needs no escaping."""
+        if self.path:
+            shutil.copyfile(self.path, folder / "model.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What one encode of one clip gave."""
+
+    vmaf: tuple[float, ...]
+    features: dict[str, tuple[float, ...]]
+    """Each of the canonical six, by frame."""
+    packet_bytes: tuple[int, ...]
+    """In the order of coding."""
+    libvmaf: str
+    seconds: float
+
+
+def commands(
+    clip: Clip, encode: Encode, model: VmafModel, *, two_step: bool
+) -> tuple[tuple[str, ...], ...]:
+    """Return ffmpeg's argument lists that code and score a clip, one or two of them.
+
+    libvmaf takes the distorted picture first. Both sides are re-timed by frame number, so that a
+    frame meets its own reference whatever timestamps coding left.
+    """
+    encoder = encode.encoder
+    coding_format = encoder.coding_format(clip.pixel_format)
+    smaller = [f"scale={encode.width}:{encode.height}:flags=bicubic"]
+    # setpts keeps the rate that the container claims; fps states the true one to the encoder.
+    timing = f"fps={clip.fps.numerator}/{clip.fps.denominator}"
+    upload = [encoder.upload] if encoder.upload else []
+    to_coder = ",".join([*clip.filters, timing, *smaller, f"format={coding_format}", *upload])
+    coded = ",".join(
+        [
+            f"scale={clip.width}:{clip.height}:flags=bicubic",
+            f"format={clip.pixel_format}",
+            *clip.filters[-2:],
+        ]
+    )
+    opening = ("-threads", f"{encode.threads}", *clip.input)
+    coder = (
+        *("-filter_complex", f"[0:V:0]{to_coder}[coder]", "-map", "[coder]"),
+        *encoder.arguments(
+            preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
+        ),
+        *("-fps_mode", "passthrough", "-vstats_file", _PACKETS),
+    )
+    device = tuple(encoder.device_arguments(encode.device))
+    reference = ",".join(clip.filters)
+    scoring = f"[distorted][reference]{_libvmaf(model)}[scored]"
+    if two_step:
+        stream = _STREAM_FORMATS[encoder.codec]
+        graph = f"[0:V:0]{reference}[reference];[1:V:0]{coded}[distorted];{scoring}"
+        return (
+            (*device, *opening, *coder, "-f", stream, _CODED),
+            (
+                *(*opening, "-threads", f"{encode.threads}", "-f", stream, "-i", _CODED),
+                *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
+            ),
+        )
+    graph = f"[0:V:0]{reference}[reference];[dec:0]{coded}[distorted];{scoring}"
+    return (
+        (
+            *(*device, *opening, *coder, "-f", "null", "-"),
+            *("-threads", f"{encode.threads}", "-dec", "0:0"),
+            *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
+        ),
+    )
+
+
+def _libvmaf(model: VmafModel) -> str:
+    # The features are asked for by name: a model with other ones inside (NEG) still logs these.
+    return (
+        f"libvmaf=model={model.option}:feature=name=adm|name=vif|name=motion:log_fmt=json"
+        f":log_path={_SCORES}:n_threads=1:shortest=1:repeatlast=0"
+    )
+
+
+def measure(
+    clip: Clip,
+    encode: Encode,
+    model: VmafModel,
+    session: FfmpegSession,
+    *,
+    folder: Path,
+    timeout_s: float,
+    two_step: bool,
+) -> Measurement:
+    """Return one encode's scores by frame, with `folder` (empty, existing) for ffmpeg's logs.
+
+    CannotRun where ffmpeg fails, and where the reference, the packets and the scores do not count
+    the same frames: then some score would compare two different moments.
+    """
+    model.install(folder)
+    lines = commands(clip, encode, model, two_step=two_step)
+    started = time.monotonic()
+    for line in lines:
+        left = timeout_s - (time.monotonic() - started)
+        session.run(line, folder=folder, timeout_s=max(left, 0.0))
+    seconds = time.monotonic() - started
+    packets = _read_packets(folder / _PACKETS)
+    version, scores = _read_scores(folder / _SCORES)
+    if not clip.frames == len(packets) == len(scores["vmaf"]):
+        raise CannotRun(
+            f"frame counts differ: {clip.frames} of the reference, {len(packets)} coded, "
+            f"{len(scores['vmaf'])} scored"
+        )
+    return Measurement(
+        vmaf=scores.pop("vmaf"),
+        features=scores,
+        packet_bytes=packets,
+        libvmaf=version,
+        seconds=seconds,
+    )
+
+
+def _read_packets(path: Path) -> tuple[int, ...]:
+    # Newer ffmpeg lists every output's frames here; the coded one is output 0.
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    coded = [line for line in lines if not re.match(r"out= *[1-9]", line)]
+    return tuple(int(size) for line in coded for size in re.findall(r"f_size= *(\d+)", line))
+
+
+def _read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
+    """Return libvmaf's version, and `vmaf` and the canonical six by frame."""
+    try:
+        log: dict[str, Any] = json.loads(path.read_bytes())
+        frames: Sequence[dict[str, float]] = [frame["metrics"] for frame in log["frames"]]
+        columns: dict[str, tuple[float, ...]] = {}
+        for name in ("vmaf", *CANONICAL_6):
+            # libvmaf prefixes its integer features; its float ones go by the bare name.
+            logged = f"integer_{name}" if f"integer_{name}" in frames[0] else name
+            columns[name] = tuple(float(frame[logged]) for frame in frames)
+        return str(log["version"]), columns
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CannotRun(f"libvmaf's log is not whole ({error!r})") from None
+
+
+def probe_libvmaf(
+    model: VmafModel, session: FfmpegSession, *, folder: Path, timeout_s: float
+) -> str:
+    """Return libvmaf's version after it scored a frame with `model`; BadSettings if it cannot."""
+    model.install(folder)
+    graph = f"[0:v]split[distorted][reference];[distorted][reference]{_libvmaf(model)}"
+    source = ("-f", "lavfi", "-i", "testsrc2=size=192x108:rate=25")
+    try:
+        session.run(
+            (*source, "-frames:v", "1", "-filter_complex", graph, "-f", "null", "-"),
+            folder=folder,
+            timeout_s=timeout_s,
+        )
+    except CannotRun as failure:
+        raise BadSettings(
+            f"libvmaf does not score with this model ({failure.problem})",
+            where="--vmaf-model",
+            found=str(model),
+        ) from None
+    return _read_scores(folder / _SCORES)[0]
+
+
+def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> None:
+    """Code three small frames as `encode` says; MissingTool with ffmpeg's reason if that fails.
+
+    BadSettings where it fails for the extra arguments alone.
+    """
+    try:
+        _trial(encode, session, folder=folder, timeout_s=timeout_s)
+    except CannotRun as failure:
+        reason = failure.problem
+    else:
+        return
+    if encode.extra:
+        try:
+            _trial(replace(encode, extra=()), session, folder=folder, timeout_s=timeout_s)
+        except CannotRun as failure:
+            reason = failure.problem
+        else:
+            raise BadSettings(
+                f"{encode.encoder.name} refuses these arguments ({reason})",
+                where="--encoder-args",
+                found=" ".join(encode.extra),
+            )
+    raise MissingTool(
+        "does not work here", where=encode.encoder.name, found=reason, fix="leave this encoder out"
+    )
+
+
+def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> None:
+    encoder = encode.encoder
+    upload = f",{encoder.upload}" if encoder.upload else ""
+    chain = f"format={encoder.coding_format('yuv420p')}{upload}"
+    arguments = encoder.arguments(
+        preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
+    )
+    source = ("-f", "lavfi", "-i", f"testsrc2=size={encode.width}x{encode.height}:rate=25")
+    session.run(
+        (
+            *(*encoder.device_arguments(encode.device), *source, "-frames:v", "3", "-vf", chain),
+            *(*arguments, "-f", "null", "-"),
+        ),
+        folder=folder,
+        timeout_s=timeout_s,
+    )
