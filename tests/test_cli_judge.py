@@ -1,0 +1,167 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from loso.cli import main
+from loso.cli.options import parse_seeds
+from loso.errors import BadSettings
+
+
+@pytest.fixture
+def loso(monkeypatch, capsys):
+    """Run the command line; return its exit code, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["loso", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+# -- loso gate ------------------------------------------------------------------------------------
+
+
+def test_gate_prints_each_limit_with_its_margin(loso, make_run):
+    def edit(seed, content):
+        for key in content.keys() - {"seed"}:
+            del content[key]
+        content |= {"mean_plcc": 0.95 + seed / 1000, "folds": folds(0.95 + seed / 1000)}
+
+    code, out, err = loso("gate", make_run(edit=edit))
+    assert code == 0
+    assert out.splitlines()[:4] == [
+        "PLCC on unseen sources     value      limit    margin",
+        "mean over seeds           0.9520  >=   0.95   +0.0020  pass",
+        "spread of seeds           0.0040  <=  0.005   +0.0010  pass",
+        "lowest, seed 0            0.9500  >=   0.95         0  pass",
+    ]
+    assert "seed 3                    0.9530" in out
+    assert out.endswith("gate: pass\n")
+    assert err.startswith("warning: seeds 0, 1, 2, 3, 4: no corpus_sha256")
+
+
+def folds(plcc):
+    return [{"held_out": source, "plcc": plcc} for source in "ab"]
+
+
+def test_gate_fails_with_exit_code_1(loso, make_run):
+    code, out, _ = loso("gate", make_run(), "--per-seed-min", "0.9999")
+    assert code == 1
+    assert "FAIL" in out.splitlines()[3]
+    assert out.endswith("gate: FAIL\n")
+
+
+def test_a_margin_too_small_to_see_is_written_out(loso, make_run):
+    def edit(_, content):
+        for key in content.keys() - {"seed"}:
+            del content[key]
+        content |= {"mean_plcc": 0.949999, "folds": folds(0.949999)}
+
+    code, out, _ = loso("gate", make_run(edit=edit))
+    assert code == 1
+    assert out.splitlines()[1] == "mean over seeds           0.9500  >=   0.95    -1e-06  FAIL"
+
+
+def test_gate_as_json_has_the_documented_keys(loso, make_run):
+    code, out, _ = loso("gate", make_run(), "--json", "--seeds", "4,1")
+    report = json.loads(out)
+    assert code == 0
+    assert out.count("\n") == 1
+    assert report["passed"] is True
+    assert set(report["per_seed_plccs"]) == {"1", "4"}
+
+
+def test_each_limit_has_its_option(loso, make_run):
+    folder = make_run()
+    for option, value, key in (
+        ("--mean-plcc-threshold", 0.99999, "mean_plcc_pass"),
+        ("--plcc-spread-max", 0, "plcc_spread_pass"),
+        ("--per-seed-min", 0.99999, "per_seed_pass"),
+    ):
+        code, out, _ = loso("gate", folder, option, value, "--json")
+        report = json.loads(out)
+        assert code == 1
+        failed = {k for k in report if k.endswith("_pass") and not report[k]}
+        assert failed == {key}
+
+
+def test_what_cannot_be_judged_exits_with_2_and_one_message(loso, make_run, tmp_path):
+    code, out, err = loso("gate", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert err == f"loso: {tmp_path}/nowhere: not a folder; name the folder of a training run\n"
+
+    code, out, err = loso("gate", make_run(seeds=(0, 1)), "--json")
+    assert code == 2
+    assert json.loads(out)["error"] == "BadEvidence"
+    assert "missing loso_seed2.json, loso_seed3.json, loso_seed4.json" in err
+
+    assert loso("gate", tmp_path, "--mean-plcc-threshold", "1.5")[0] == 2
+    assert loso("gate", tmp_path, "--no-such-option")[0] == 2
+
+
+def test_gate_loads_no_heavy_library(make_run):
+    code = (
+        "import sys; from loso.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'numpy', 'polars', 'scipy', 'torch', 'rich'} & set(sys.modules)))"
+    )
+    run = [sys.executable, "-c", code, "gate", str(make_run())]
+    lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[-2:] == ["gate: pass", "[]"]
+
+
+# -- loso validate --------------------------------------------------------------------------------
+
+
+def test_validate_writes_a_verdict_and_says_so(loso, make_run, tmp_path):
+    folder = make_run()
+    corpus = tmp_path / "corpus.jsonl"
+    code, out, err = loso("validate", folder, "--corpus-root", tmp_path, "--corpus", corpus)
+    assert code == 0
+    assert out.splitlines()[-1].startswith("PROMOTE: flip seeds smoke->false")
+    assert err == f"wrote {folder}/PROMOTE.json\n"
+    assert json.loads((folder / "PROMOTE.json").read_text())["corpus"]["present"] is True
+
+
+def test_validate_holds_with_exit_code_1_and_what_to_try(loso, make_run):
+    folder = make_run(noise=30.0)
+    code, out, _ = loso("validate", folder)
+    assert code == 1
+    assert "HOLD: leave the seeds at smoke: true and investigate diversity" in out
+    assert "  try: " in out
+
+
+def test_validate_as_json_prints_the_file(loso, make_run):
+    folder = make_run()
+    code, out, _ = loso("validate", folder, "--json", "--seeds", "0,1")
+    assert code == 0
+    assert json.loads(out) == json.loads((folder / "PROMOTE.json").read_text())
+
+
+def test_validate_refuses_broken_evidence_with_exit_code_2(loso, make_run):
+    folder = make_run(predict=lambda _, table: table.with_columns(y_pred=-table["y_pred"]))
+    code, out, err = loso("validate", folder)
+    assert (code, out) == (2, "")
+    assert "is not borne out" in err
+    assert not list(folder.glob("[PH]*.json"))
+
+
+# -- Seeds ----------------------------------------------------------------------------------------
+
+
+def test_seeds_keep_their_order():
+    assert parse_seeds("3,0, 4294967295") == (3, 0, 4294967295)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "1,,2", "1,1", "01,1", "-1", "1.0", "a", "4294967296", "9" * 5000, "²"]
+)
+def test_seeds_that_are_none_are_refused(text):
+    with pytest.raises(BadSettings, match="--seeds takes whole numbers in 0") as refusal:
+        parse_seeds(text)
+    assert refusal.value.expected == "as in 0,1,2,3,4"

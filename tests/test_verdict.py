@@ -1,0 +1,236 @@
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from loso.errors import BadEvidence, Busy
+from loso.files import folder_lock, sha256_of
+from loso.gate import evaluate_gate
+from loso.recipe import GateThresholds
+from loso.verdict import snapshot_corpus, validate_run
+
+SEEDS = (0, 1, 2, 3, 4)
+STRICT = GateThresholds(per_seed_min=0.9999)
+
+
+def clock():
+    return datetime(2026, 3, 1, 12, 30, 15, 999, tzinfo=timezone(timedelta(hours=2)))
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
+
+
+# -- The verdict ----------------------------------------------------------------------------------
+
+
+def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path):
+    folder = make_run()
+    (folder / "intervals.json").write_text("{}")
+    verdict, path = validate_run(folder, SEEDS, corpus=tmp_path / "corpus.jsonl", now=clock)
+    content = json.loads(path.read_text())
+    assert path == folder / "PROMOTE.json"
+    assert content == verdict.to_dict()
+    assert content["schema_version"] == 1
+    assert content["verdict"] == "PROMOTE"
+    assert content["generated_at_utc"] == "2026-03-01T10:30:15+00:00"
+    assert content["loso_dir"] == str(folder)
+    assert content["seeds"] == list(SEEDS)
+    assert content["gate"]["passed"] is True
+    assert "flip seeds smoke->false" in content["recommendation"]
+    assert (content["adr"], content["parent_adr"]) == ("ADR-0309", "ADR-0303")
+    assert content["corpus"]["present"] is False
+    assert content["diagnosis"]["failed"] == []
+    assert content["evidence"] == {
+        "corpus_sha256": sha256_of(tmp_path / "corpus.jsonl"),
+        "seeds": {str(s): sha256_of(folder / f"loso_seed{s}.json") for s in SEEDS},
+        "predictions": {str(s): sha256_of(folder / f"oof_seed{s}.parquet") for s in SEEDS},
+        "intervals_sha256": sha256_of(folder / "intervals.json"),
+        "taken_on_trust": [],
+    }
+
+
+def test_a_hold_says_what_failed_and_what_to_try(make_run):
+    folder = make_run(noise=30.0)
+    verdict, path = validate_run(folder, SEEDS)
+    content = json.loads(path.read_text())
+    assert path.name == "HOLD.json"
+    assert verdict.verdict == content["verdict"] == "HOLD"
+    assert "investigate diversity" in content["recommendation"]
+    assert content["diagnosis"]["failed"][0] in content["recommendation"]
+    assert content["diagnosis"]["try"]
+    assert content["evidence"]["intervals_sha256"] is None
+
+
+def test_the_advice_of_the_predictions_stands_beside_the_gate_and_changes_nothing(make_run):
+    verdict, _ = validate_run(make_run(), SEEDS)
+    checks = [advice["check"] for advice in verdict.to_dict()["gate"]["advisory"]]
+    assert checks == [
+        "worst_fold_plcc",
+        "mean_rmse",
+        "worst_fold_rmse",
+        "encoders_without_rows",
+        "rises_with_cq",
+    ]
+
+
+def test_the_gate_in_a_verdict_is_the_gate(make_run):
+    from loso.evidence import collect_evidence
+
+    folder = make_run()
+    verdict, _ = validate_run(folder, SEEDS)
+    alone = evaluate_gate(collect_evidence(folder, SEEDS), GateThresholds()).to_dict()
+    inside = verdict.gate.to_dict()
+    assert {k: v for k, v in inside.items() if k != "advisory"} == {
+        k: v for k, v in alone.items() if k != "advisory"
+    }
+
+
+def test_exactly_one_verdict_stands_and_the_new_one_is_there_before_the_old_one_goes(
+    make_run, monkeypatch
+):
+    folder = make_run()
+    validate_run(folder, SEEDS)
+    assert (folder / "PROMOTE.json").is_file()
+    validate_run(folder, SEEDS, STRICT)
+    assert not (folder / "PROMOTE.json").exists()
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loso.verdict.write_json", dies)
+        with pytest.raises(KeyboardInterrupt):
+            validate_run(folder, SEEDS)
+    assert [p.name for p in folder.glob("[PH]*.json")] == ["HOLD.json"]
+    validate_run(folder, SEEDS)
+    assert [p.name for p in folder.glob("[PH]*.json")] == ["PROMOTE.json"]
+
+
+def test_the_same_run_gives_the_same_bytes(make_run):
+    folder = make_run()
+    _, path = validate_run(folder, SEEDS, now=clock)
+    first = path.read_bytes()
+    validate_run(folder, SEEDS[::-1], now=clock)
+    assert path.read_bytes() == first
+
+
+def test_old_files_are_judged_and_what_was_taken_on_trust_is_in_the_verdict(tmp_path):
+    for seed in SEEDS:
+        content = {"seed": seed, "mean_plcc": 0.96}
+        (tmp_path / f"loso_seed{seed}.json").write_text(json.dumps(content))
+    verdict, _ = validate_run(tmp_path, SEEDS, allow_thin=True)
+    assert verdict.verdict == "PROMOTE"
+    assert "thin evidence" in verdict.evidence["taken_on_trust"][0]
+    assert verdict.evidence["corpus_sha256"] is None
+    with pytest.raises(BadEvidence, match="no folds"):
+        validate_run(tmp_path, SEEDS)
+
+
+# -- Refusals write nothing -----------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_be_judged_is_left_as_it_is(make_run, tmp_path):
+    folder = make_run("a", edit=lambda _, content: content.update(note="dry-run"))
+    before = files_of(folder)
+    with pytest.raises(BadEvidence, match="dry run"):
+        validate_run(folder, SEEDS)
+    assert sorted(folder.iterdir()) == sorted(folder / name for name in before)
+    assert files_of(folder) == before
+
+    with pytest.raises(BadEvidence, match="not a folder"):
+        validate_run(tmp_path / "nowhere", SEEDS)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_scores_that_the_predictions_do_not_bear_out_are_refused(make_run):
+    folder = make_run(predict=lambda _, table: table.with_columns(y_pred=-table["y_pred"]))
+    before = files_of(folder)
+    with pytest.raises(BadEvidence, match="is not borne out"):
+        validate_run(folder, SEEDS)
+    assert files_of(folder) == before
+
+
+def test_another_corpus_is_refused(make_run, tmp_path):
+    folder = make_run()
+    other = tmp_path / "other.jsonl"
+    with pytest.raises(BadEvidence, match=r"other\.jsonl: cannot be read \(No such file"):
+        validate_run(folder, SEEDS, corpus=other)
+    other.write_text("{}")
+    with pytest.raises(BadEvidence, match="not the corpus that the seeds were trained on"):
+        validate_run(folder, SEEDS, corpus=other)
+
+
+def test_seed_files_without_a_corpus_hash_cannot_vouch_for_a_corpus(make_run, tmp_path):
+    def old(_, content):
+        for key in ("schema_version", "corpus_sha256"):
+            del content[key]
+
+    with pytest.raises(BadEvidence, match="in the seed files, which record none"):
+        validate_run(make_run(edit=old), SEEDS, corpus=tmp_path / "corpus.jsonl")
+
+
+@pytest.mark.parametrize("name", ["loso_seed3.json", "oof_seed2.parquet"])
+def test_a_run_that_changes_while_it_is_judged_gets_no_verdict(make_run, monkeypatch, name):
+    from loso import verdict
+
+    folder = make_run()
+
+    def train_meanwhile(_):
+        (folder / name).write_bytes(b"new")
+        return ()
+
+    monkeypatch.setattr(verdict, "advise_on_predictions", train_meanwhile)
+    with pytest.raises(BadEvidence, match=f"{name}: changed while it was judged"):
+        validate_run(folder, SEEDS)
+    assert not list(folder.glob("[PH]*.json"))
+
+
+def test_a_folder_in_use_is_left_alone(make_run):
+    folder = make_run()
+    with folder_lock(folder, "training"), pytest.raises(Busy, match="judging"):
+        validate_run(folder, SEEDS)
+    assert not list(folder.glob("[PH]*.json"))
+
+
+# -- The snapshot of the clips --------------------------------------------------------------------
+
+
+def test_the_snapshot_is_the_hash_of_the_sorted_listing(tmp_path):
+    sizes = {"ref/a.yuv": 3, "dis/a_q1.yuv": 5, "x/refined_dist.yuv": 0, "b.yuv": 1, "ref/n.txt": 9}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0" * size)
+    (tmp_path / "gone.yuv").symlink_to("nowhere")
+    listing = b"b.yuv\t1\ndis/a_q1.yuv\t5\nref/a.yuv\t3\nx/refined_dist.yuv\t0\n"
+    assert snapshot_corpus(tmp_path) == {
+        "present": True,
+        "corpus_root": str(tmp_path),
+        "sha256": hashlib.sha256(listing).hexdigest(),
+        "ref_count": 2,
+        "dis_count": 2,
+        "yuv_count": 4,
+    }
+
+
+def test_the_listing_is_sorted_by_path_not_by_text(tmp_path):
+    for name in ("a/z.yuv", "a-b/y.yuv"):  # "-" sorts before "/", the folder "a" before "a-b"
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    listing = b"a/z.yuv\t0\na-b/y.yuv\t0\n"
+    assert snapshot_corpus(tmp_path)["sha256"] == hashlib.sha256(listing).hexdigest()
+
+
+def test_the_snapshot_of_nothing_has_no_hash(tmp_path):
+    empty = hashlib.sha256(b"").hexdigest()
+    assert snapshot_corpus(tmp_path)["sha256"] == empty
+    absent = {"present": False, "sha256": None, "ref_count": 0, "dis_count": 0, "yuv_count": 0}
+    assert snapshot_corpus(tmp_path / "no") == absent | {"corpus_root": str(tmp_path / "no")}
+    assert snapshot_corpus(None) == absent | {"corpus_root": None}
+
+
+def test_the_clock_is_in_utc(make_run):
+    verdict, _ = validate_run(make_run(), SEEDS)
+    moment = datetime.fromisoformat(verdict.generated_at_utc)
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
