@@ -142,7 +142,11 @@ def build_corpus(
         "ffmpeg": {"configuration": ffmpeg.configuration, "version": ffmpeg.version},
         "libvmaf": {"model": _model_record(settings), "version": libvmaf},
         "loso_version": __version__,
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
+        "machine": {
+            "architecture": platform.machine(),
+            "cpus": os.cpu_count(),
+            "system": platform.system(),
+        },
         "missing": missing,
         "run": {
             "jobs": jobs,

@@ -167,7 +167,10 @@ def open_clip(
             for applies, remark in (
                 (cropped, f"odd size {seen.width}x{seen.height} cropped to {width}x{height}"),
                 (seen.full_range, "full range converted to limited range"),
-                (seen.pixel_format != pixel_format, f"{seen.pixel_format} made {pixel_format}"),
+                (
+                    seen.pixel_format.replace("yuvj", "yuv") != pixel_format,
+                    f"{seen.pixel_format} converted to {pixel_format}",
+                ),
                 (seen.rotated, "turned upright as its display matrix says"),
                 (
                     not given_fps and not seen.has_constant_rate,
