@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from loso.corpus.rows import show
 from loso.errors import BadCorpus
 from loso.schema import REQUIRED_NUMBERS, REQUIRED_TEXTS
 
@@ -28,6 +29,7 @@ _BLOCK: Final = 2**18
 """Bytes counted at a time: they stay in the processor's cache."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_SPACE: Final = " \t\r\n"
 _NESTED: Final = ("a list", "an object")
 _KINDS: Final[dict[type, str]] = {
     str: "text",
@@ -62,7 +64,7 @@ def read_jsonl(content: bytes, where: str) -> pl.DataFrame:
     if table is not None and _is_whole(table, content, nulls=nulls):
         return table
     if not any(_filled_lines(content)):
-        return pl.DataFrame()
+        raise BadCorpus("holds no rows", where=where, expected="at least one")
     _check_lines(content, where)
     if table is None:
         raise BadCorpus(
@@ -91,9 +93,9 @@ def _is_whole(table: pl.DataFrame, content: bytes, *, nulls: int) -> bool:
     """Tell whether counts prove that `table` holds what `content` says; False is "not proven".
 
     Where nothing is escaped, listed or nested, every quote delimits a key or a text, and every
-    colon outside a text follows a key. Then as many keys as values (and spelled nulls) means that
-    no value was left out and no key came twice (unless to add a null), and a pair of quotes for
-    each key and each text means that no text was a number.
+    colon outside a text follows a key. Then as many keys as values and spelled `nulls` means that
+    no value was left out and no key came twice (but to repeat one as null while another row lacks
+    it), and a pair of quotes for each key and each text means that no text was a number.
     """
     if b"\\" in content or b"[" in content:
         return False
@@ -104,7 +106,9 @@ def _is_whole(table: pl.DataFrame, content: bytes, *, nulls: int) -> bool:
     colons_inside = sum(column.str.count_matches(":", literal=True).sum() for column in texts)
     keys = colons - colons_inside
     values = sum(column.count() for column in table)
-    if keys != values + (0 if colons_inside else nulls):  # a text may hold ":null"
+    if colons_inside:
+        nulls = 0  # a text may hold ":null"
+    if keys != values + nulls or keys > table.height * table.width:
         return False
     return quotes == 2 * (keys + sum(column.count() for column in texts))
 
@@ -121,7 +125,7 @@ def _count(content: bytes, marks: bytes) -> list[int]:
 
 def _filled_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(io.BytesIO(content), start=1):
-        if line.strip(b" \t\r\n"):
+        if line.strip(_SPACE.encode()):
             yield number, line
 
 
@@ -134,7 +138,7 @@ def _check_lines(content: bytes, file: str) -> None:
         if len({name for name, _ in pairs}) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise BadCorpus(f"{twice} is there twice", where=where, fix="keep one of them")
+            raise BadCorpus(f"the key {twice} is there twice", where=where, fix="keep one")
         for name, value in pairs:
             if value is None:
                 continue
@@ -145,7 +149,7 @@ def _check_lines(content: bytes, file: str) -> None:
                     f"{name} has the wrong type",
                     where=where,
                     expected=expected + (f" as in line {since}" if since else ""),
-                    found=kind if kind in _NESTED else f"{kind} ({_shorten(json.dumps(value))})",
+                    found=kind if kind in _NESTED else f"{kind} ({show(value)})",
                     fix="write one type in the whole column",
                 )
             _check_value(name, value, where)
@@ -154,7 +158,7 @@ def _check_lines(content: bytes, file: str) -> None:
 def _pairs(line: bytes, where: str) -> tuple[tuple[str, Any], ...]:
     fix = "repair the line or drop it"
     try:
-        row = _parse(line.decode())
+        row = _parse(line.decode().rstrip(_SPACE))
     except UnicodeDecodeError as error:
         raise BadCorpus(
             f"not UTF-8 text (byte {error.start + 1})", where=where, fix="save the file as UTF-8"
@@ -166,7 +170,7 @@ def _pairs(line: bytes, where: str) -> tuple[tuple[str, Any], ...]:
             f"not JSON ({error.msg} at column {error.colno})",
             where=where,
             expected="one JSON object",
-            found=_shorten(ascii(error.doc.strip())),
+            found=show(error.doc),
             fix=fix,
         ) from None
     except ValueError:  # Python declines to convert integers of thousands of digits
@@ -191,30 +195,20 @@ def _check_value(name: str, value: Any, where: str) -> None:
             found="NaN" if math.isnan(value) else "infinity",
             fix="re-measure or drop the row",
         )
-    if isinstance(value, int) and abs(value) >= 2**63:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise BadCorpus(
             f"{name} is too large",
             where=where,
             expected="a number of 64 bits",
-            found=_shorten(json.dumps(value)),
+            found=show(value),
             fix="re-measure or drop the row",
         )
-    if isinstance(value, str) and not _is_encodable(name + value):
-        raise BadCorpus(
-            f"{name} holds half a character (a lone surrogate)",
-            where=where,
-            found=_shorten(json.dumps(value)),
-            fix="write the whole character",
-        )
-
-
-def _is_encodable(text: str) -> bool:
     try:
-        text.encode()
+        (name + value if isinstance(value, str) else name).encode()
     except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
+        raise BadCorpus(
+            "half a character (a lone surrogate)",
+            where=where,
+            found=f"{show(name)}: {show(value)}",
+            fix="write the whole character",
+        ) from None

@@ -69,14 +69,6 @@ def load_corpus(path: str | Path, *, key: Sequence[str] = ()) -> Corpus:
     and column of what cannot be used: see `read_jsonl` and `valid_rows`.
     """
     path = Path(path)
-    name = path.name.lower()
-    if not name.endswith(_FORMATS):
-        raise BadCorpus(
-            "not a corpus file by its name",
-            where=str(path),
-            expected="a name that ends in .jsonl, .jsonl.gz or .parquet",
-            fix="rename or convert it",
-        )
     content = _read_bytes(path)
     with ThreadPoolExecutor(max_workers=1) as beside:  # a sixth of the time, so beside the rest
         digest = beside.submit(hashlib.sha256, content)
@@ -113,25 +105,25 @@ def require_trainable(corpus: Corpus, needs: TrainingNeeds) -> None:
 
 
 def _read_bytes(path: Path) -> bytes:
+    where, build = str(path), f"build a corpus: {_RUNBOOK}"
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            if not path.name.lower().endswith(_FORMATS):
+                raise BadCorpus(
+                    "not a corpus file by its name",
+                    where=where,
+                    expected=f"a name that ends in {', '.join(_FORMATS)}",
+                    fix="rename or convert it",
+                )
+            content = stream.read()
     except FileNotFoundError:
-        raise BadCorpus(
-            "no such file", where=str(path), fix=f"build a corpus: {_RUNBOOK}"
-        ) from None
+        raise BadCorpus("file not found", where=where, fix=build) from None
     except IsADirectoryError:
-        raise BadCorpus(
-            "a folder, not a corpus file", where=str(path), fix="name the file inside it"
-        ) from None
+        raise BadCorpus("a folder, not a file", where=where, fix="name a file inside it") from None
     except OSError as error:
-        raise BadCorpus(f"cannot be read ({error.strerror})", where=str(path)) from None
+        raise BadCorpus(f"cannot be read ({error.strerror})", where=where) from None
     if not content:
-        raise BadCorpus(
-            "the file is empty",
-            where=str(path),
-            expected="at least one row",
-            fix=f"build a corpus: {_RUNBOOK}",
-        )
+        raise BadCorpus("the file is empty", where=where, expected="at least one row", fix=build)
     return content
 
 
@@ -176,6 +168,5 @@ def _unknown_encoders(rows: pl.DataFrame) -> dict[str, int]:
 def _warnings(unknown_encoders: Mapping[str, int]) -> tuple[str, ...]:
     if not unknown_encoders:
         return ()
-    total = sum(unknown_encoders.values())
-    names = ", ".join(f"{encoder} ({n})" for encoder, n in unknown_encoders.items())
-    return (f"{total} rows have encoders that no model knows by name, taken as unknown: {names}",)
+    counts = ", ".join(f"{encoder} {n}" for encoder, n in unknown_encoders.items())
+    return (f"encoders outside the vocabulary share its slot unknown; rows of each: {counts}",)

@@ -12,7 +12,7 @@ import polars as pl
 from loso.errors import BadCorpus
 from loso.schema import IDENTITY, REQUIRED_NUMBERS, REQUIRED_TEXTS, VMAF_RANGE
 
-__all__ = ["identity_of", "valid_rows"]
+__all__ = ["identity_of", "show", "valid_rows"]
 
 _REQUIRED: Final = (*REQUIRED_TEXTS, *REQUIRED_NUMBERS)
 _REMEASURE: Final = "re-measure or drop the row"
@@ -39,9 +39,9 @@ def valid_rows(
     row of the first column that lacks a value, has another type, is not finite or lies out of its
     range; then the first row whose `identity_of` was there before.
     """
+    _refuse_missing(table, key, where)
     if table.is_empty():
         raise BadCorpus("holds no rows", where=where, expected="at least one")
-    _refuse_missing(table, key, where)
     for name in _REQUIRED:
         _refuse_wrong_type(table[name], where, place)
     table = table.select(
@@ -56,7 +56,8 @@ def valid_rows(
         *((name, pl.col(name).is_finite(), "be finite") for name in REQUIRED_NUMBERS),
         ("vmaf", pl.col("vmaf").is_between(low, high), f"lie in {low:g}..{high:g}"),
         ("frame_index", frame == frame.floor(), "be a whole number"),
-        ("frame_index", frame.is_between(0, _EXACT_WHOLE - 1), "lie in 0..2**53 - 1"),
+        ("frame_index", frame >= 0, "not be negative"),
+        ("frame_index", frame < _EXACT_WHOLE, "lie below 2**53"),
     ]
     kept = table.select(holds.all().alias(str(at)) for at, (_, holds, _) in enumerate(rules)).row(0)
     for (name, holds, rule), is_kept in zip(rules, kept, strict=True):
@@ -65,7 +66,7 @@ def valid_rows(
             raise BadCorpus(
                 f"{name} must {rule}",
                 where=f"{where} {place(row)}",
-                found=_show(table[name][row]),
+                found=show(table[name][row]),
                 fix=_REMEASURE,
             )
     table = table.with_columns(frame.cast(pl.Int64))
@@ -79,7 +80,7 @@ def _refuse_missing(table: pl.DataFrame, key: Sequence[str], where: str) -> None
         raise BadCorpus(
             f"missing required columns: {', '.join(missing)}",
             where=where,
-            found=", ".join(table.columns),
+            found=_shorten(", ".join(table.columns), 300) or "none",
             fix="rename the columns, or build the corpus anew",
         )
     for name in key:
@@ -88,7 +89,7 @@ def _refuse_missing(table: pl.DataFrame, key: Sequence[str], where: str) -> None
             raise BadCorpus(
                 f"there is no column {name} to tell rows apart",
                 where=where,
-                found=", ".join(table.columns),
+                found=_shorten(", ".join(table.columns), 300),
                 fix=f"did you mean {near[0]}?" if near else "name one of these",
             )
 
@@ -102,13 +103,13 @@ def _refuse_wrong_type(column: pl.Series, where: str, place: Callable[[int], str
             fix=_REMEASURE,
         )
     wants_text = name in REQUIRED_TEXTS
-    fits = kind in {pl.String, pl.Categorical, pl.Enum} if wants_text else kind.is_numeric()
-    if not fits:
+    is_text = isinstance(kind, pl.String | pl.Categorical | pl.Enum)
+    if not (is_text if wants_text else kind.is_numeric()):
         raise BadCorpus(
             f"{name} has the wrong type",
             where=f"{where} {place(0)}",
             expected="text" if wants_text else "a number",
-            found=_show(column[0]),
+            found=show(column[0]),
             fix="write one type in the whole column",
         )
 
@@ -123,17 +124,25 @@ def _refuse_twins(ids: pl.DataFrame, where: str, place: Callable[[int], str]) ->
     groups = ids.with_row_index("row").filter(again).group_by(ids.columns).agg("row")
     pairs = groups.select(first=pl.col("row").list.get(0), second=pl.col("row").list.get(1))
     first, second = pairs.sort("second").row(0)
+    values = zip(ids.columns, ids.row(second), strict=True)
     raise BadCorpus(
-        "this row was there before",
+        f"the row of {place(first)} again",
         where=f"{where} {place(second)}",
-        expected="another " + ", ".join(ids.columns),
-        found=f"those of {place(first)}: {', '.join(map(_show, ids.row(second)))}",
-        fix="drop one of the two, or tell them apart by one more column (--key)",
+        found=", ".join(f"{name} {show(value)}" for name, value in values),
+        fix="drop one of the two, or name the column that tells them apart (--key)",
     )
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """Return `value` as a refusal shows it: short, and in quotes where it is text.
+
+    >>> show(100.0), show("a")
+    ('100', '"a"')
+    """
     if isinstance(value, float):
-        return f"{value:.12g}"
-    text = json.dumps(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        return repr(value).removesuffix(".0")
+    return _shorten(json.dumps(value) if isinstance(value, str) else str(value), 60)
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
