@@ -85,6 +85,13 @@ def test_scores_that_rise_as_cq_gets_cheaper_are_counted_within_a_clip_only():
     )
 
 
+def test_names_of_encodes_do_not_break_the_ladder():
+    rows = table([("a", 20, 90.0, 80.0), ("a", 30, 80.0, 82.0)])
+    named = rows.with_columns(clip=pl.format("a_q{}", "cq"))
+    advice = {a.check: a.value for a in advise_on_predictions({0: named})}
+    assert advice["rises_with_cq"] == 1
+
+
 def test_rises_are_those_of_the_ensemble_mean():
     rising = table([("a", 20, 90.0, 80.0), ("a", 30, 80.0, 82.0)])
     falling = table([("a", 20, 90.0, 90.0), ("a", 30, 80.0, 80.0)])

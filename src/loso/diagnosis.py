@@ -10,7 +10,7 @@ import polars as pl
 
 from loso.evidence import Evidence
 from loso.gate import Advice, GateReport, mean_per_fold
-from loso.schema import ENCODER_VOCAB, IDENTITY
+from loso.schema import ENCODER_VOCAB
 
 __all__ = ["advise_on_predictions", "diagnose", "failed_limits"]
 
@@ -42,11 +42,10 @@ def _encoders_without_rows(rows: pl.DataFrame) -> Iterator[Advice]:
 def _rises_with_cq(rows: pl.DataFrame) -> Iterator[Advice]:
     """Yield the share of encodes that score above the same source's next better setting.
 
-    A larger cq is cheaper and cannot look better; frames are averaged first.
+    A larger cq is cheaper and cannot look better. Frames are averaged first, and so are encodes of
+    one source, encoder, preset and cq; a `clip` names one encode, so it cannot tell a ladder.
     """
-    ladder = [
-        name for name in IDENTITY if name in rows.columns and name not in {"cq", "frame_index"}
-    ]
+    ladder = ["src", "encoder", *(["preset"] if "preset" in rows.columns else [])]
     encodes = (
         rows.group_by([*ladder, "cq"])
         .agg(pl.col("y_true", "y_pred").mean())
