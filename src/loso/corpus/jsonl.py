@@ -16,11 +16,10 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from loso.corpus.rows import show
 from loso.errors import BadCorpus
 from loso.schema import REQUIRED_NUMBERS, REQUIRED_TEXTS
 
-__all__ = ["line_of", "read_jsonl"]
+__all__ = ["line_of", "read_jsonl", "show"]
 
 _SAMPLE: Final = 1000
 """Lines that name the columns in the first attempt: to ask all of them takes three times longer."""
@@ -80,6 +79,18 @@ def line_of(row: int, content: bytes) -> int:
     """Return the number of the line, from 1, that holds `row`, counted from 0 over filled lines."""
     lines = _filled_lines(content.removeprefix(_BOM))
     return next(number for at, (number, _) in enumerate(lines) if at == row)
+
+
+def show(value: Any) -> str:
+    """Return `value` as a refusal shows it: short, and in quotes where it is text.
+
+    >>> show(100.0), show("a")
+    ('100', '"a"')
+    """
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    text = json.dumps(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _read(content: bytes, *, sample: int | None, known: pl.Schema | None) -> pl.DataFrame | None:

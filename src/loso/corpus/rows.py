@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import json
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
+from loso.corpus.jsonl import show
 from loso.errors import BadCorpus
 from loso.schema import IDENTITY, REQUIRED_NUMBERS, REQUIRED_TEXTS, VMAF_RANGE
 
-__all__ = ["identity_of", "show", "valid_rows"]
+__all__ = ["identity_of", "valid_rows"]
 
 _REQUIRED: Final = (*REQUIRED_TEXTS, *REQUIRED_NUMBERS)
 _REMEASURE: Final = "re-measure or drop the row"
@@ -80,7 +81,7 @@ def _refuse_missing(table: pl.DataFrame, key: Sequence[str], where: str) -> None
         raise BadCorpus(
             f"missing required columns: {', '.join(missing)}",
             where=where,
-            found=_shorten(", ".join(table.columns), 300) or "none",
+            found=textwrap.shorten(", ".join(table.columns), 300) or "none",
             fix="rename the columns, or build the corpus anew",
         )
     for name in key:
@@ -89,7 +90,7 @@ def _refuse_missing(table: pl.DataFrame, key: Sequence[str], where: str) -> None
             raise BadCorpus(
                 f"there is no column {name} to tell rows apart",
                 where=where,
-                found=_shorten(", ".join(table.columns), 300),
+                found=textwrap.shorten(", ".join(table.columns), 300),
                 fix=f"did you mean {near[0]}?" if near else "name one of these",
             )
 
@@ -131,18 +132,3 @@ def _refuse_twins(ids: pl.DataFrame, where: str, place: Callable[[int], str]) ->
         found=", ".join(f"{name} {show(value)}" for name, value in values),
         fix="drop one of the two, or name the column that tells them apart (--key)",
     )
-
-
-def show(value: Any) -> str:
-    """Return `value` as a refusal shows it: short, and in quotes where it is text.
-
-    >>> show(100.0), show("a")
-    ('100', '"a"')
-    """
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return _shorten(json.dumps(value) if isinstance(value, str) else str(value), 60)
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
