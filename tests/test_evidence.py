@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def test_folds_of_other_row_counts_are_other_folds(make_run):
                 fold |= {"n_train": 2 * fold["n_train"], "n_val": 2 * fold["n_val"]}
 
     assert "seeds 0 and 1 differ in the fold of ant" in str(refused(make_run(edit=edit)))
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_seed_with_one_more_fold_is_of_another_run(tmp_path, longer):
+    for seed in (0, 1):
+        folds = [
+            {"held_out": source, "plcc": 0.9} for source in "abc"[: 3 if seed == longer else 2]
+        ]
+        content = {"seed": seed, "mean_plcc": 0.9, "folds": folds}
+        (tmp_path / seed_file_name(seed)).write_text(json.dumps(content))
+    assert "seeds 0 and 1 differ in the fold of c" in str(refused(tmp_path, (0, 1)))
 
 
 def test_a_summary_may_differ_by_rounding_only(make_run):
