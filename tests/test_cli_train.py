@@ -83,7 +83,7 @@ def test_a_dry_run_cannot_be_judged(loso, big, tmp_path):
 def test_a_missing_corpus_names_the_step_that_makes_it(loso, command, tmp_path):
     code, _, told = loso(command, "--corpus", tmp_path / "no.jsonl", "--out-dir", tmp_path / "out")
     assert code == 2
-    assert "no.jsonl: corpus not found; build one: docs/runbook.md, step 0" in told
+    assert "no.jsonl: file not found; build a corpus: docs/runbook.md, step 0" in told
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loso.corpus.load import Corpus, load_corpus, require_trainable
-from loso.errors import BadCorpus
 from loso.progress import Progress, silent
 from loso.recipe import (
     DEFAULT_CORPUS,
@@ -101,10 +100,6 @@ def run(
 
 def open_for_training(path: Path, needs: TrainingNeeds | None = None) -> Corpus:
     """Return the corpus in `path`; BadCorpus where it is missing or too small to train on."""
-    if not path.exists():
-        raise BadCorpus(
-            "corpus not found", where=str(path), fix="build one: docs/runbook.md, step 0"
-        )
     corpus = load_corpus(path)
     require_trainable(corpus, needs or TrainingNeeds())
     return corpus
