@@ -121,7 +121,7 @@ def dropout_bits(key: Keys, units: int, samples: int) -> NDArray[np.uint16]:
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> np.uint32(15)) ^ high) * np.uint32(0x846CA68B)
     x ^= x >> np.uint32(16)
-    words = x.reshape(len(key), blocks, units, 1, 16)
-    halves = np.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)], axis=3)
-    lanes = halves.astype(np.uint16).reshape(len(key), blocks, units, 32)
-    return lanes.transpose(0, 2, 1, 3).reshape(len(key), units, blocks * 32)[:, :, :samples]
+    # Little-endian, a word's low half comes first: (..., lane, half) in place, no arithmetic.
+    halves = x.astype("<u4", copy=False).view("<u2").reshape(len(key), blocks, units, 16, 2)
+    ordered = halves.transpose(0, 2, 1, 4, 3).reshape(len(key), units, blocks * 32)
+    return ordered[:, :, :samples]
