@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loso.engine import Member, Network, TrainingPlan, choose, train_members
+from loso.engine.counter import Purpose, fold_in
 from loso.engine.network import first_network
 from loso.errors import BadSettings, Diverged
 from loso.recipe import Recipe
@@ -134,10 +135,11 @@ def test_predict_is_what_torch_computes():
 
 def test_dropout_keeps_the_expected_output():
     """A linear unit's mean over masks is its value: the scaling undoes the dropping."""
-    from loso.engine.batched import _dropout_masks
+    from loso.engine.batched import _dropout_masks, _keys
 
     plan = make_plan(dropout=0.3, hidden=33)
-    masks = _dropout_masks(plan, np.arange(100))
+    step_keys = fold_in(_keys(plan, Purpose.DROPOUT), np.arange(100))
+    masks = _dropout_masks(plan, step_keys)
     assert len(masks) == plan.recipe.depth
     for mask in masks:
         assert np.unique(mask).tolist() == pytest.approx([0.0, 1 / 0.7])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from loso.engine.counter import (
+    Keys,
     Purpose,
     dropout_bits,
     fold_in,
@@ -37,8 +38,9 @@ def train(plan: TrainingPlan, *, device: str, progress: Progress) -> Trained:
     steps = np.array([plan.steps(member) for member in plan.members])
     losses = np.zeros((len(plan.members), plan.recipe.epochs))
     networks: dict[int, Network] = {}
+    keys = {purpose: _keys(plan, purpose) for purpose in Purpose}
     for span in _spans(steps):
-        draw = _draw(plan, span)
+        draw = _draw(plan, span, keys)
         errors = np.stack([stack.step(draw, i) for i in range(len(span))], axis=1)
         counted = draw.epoch < plan.recipe.epochs
         member = np.broadcast_to(np.arange(len(steps))[:, None], counted.shape)
@@ -72,7 +74,7 @@ class _Draw:
     part_of_epoch: NDArray[np.float64]  # share of the epoch's rows: (members, steps)
 
 
-def _draw(plan: TrainingPlan, span: range) -> _Draw:
+def _draw(plan: TrainingPlan, span: range, keys: Mapping[Purpose, Keys]) -> _Draw:
     batch_size, dtype = plan.recipe.batch_size, plan.inputs.dtype
     step = np.array(span)
     steps_an_epoch = np.array([plan.steps_an_epoch(member) for member in plan.members])
@@ -80,23 +82,22 @@ def _draw(plan: TrainingPlan, span: range) -> _Draw:
     epoch, batch = np.divmod(step, steps_an_epoch[:, None])
     place = batch[:, :, None] * batch_size + np.arange(batch_size)
     used = place < size
-    key = fold_in(_keys(plan, Purpose.ORDER), epoch)[:, :, None]
+    key = fold_in(keys[Purpose.ORDER], epoch)[:, :, None]
     sample = shuffled(key, size, np.minimum(place, size - 1))
     return _Draw(
         rows=np.stack([m.train[s] for m, s in zip(plan.members, sample, strict=True)]).astype(int),
         share=(used / used.sum(axis=2, keepdims=True)).astype(dtype),
-        masks=_dropout_masks(plan, step),
+        masks=_dropout_masks(plan, fold_in(keys[Purpose.DROPOUT], step)),
         epoch=epoch,
         part_of_epoch=used.sum(axis=2) / size[:, :, 0],
     )
 
 
-def _dropout_masks(plan: TrainingPlan, step: NDArray[np.int64]) -> list[NDArray[np.floating]]:
+def _dropout_masks(plan: TrainingPlan, step_keys: Keys) -> list[NDArray[np.floating]]:
     """Return for each hidden layer 0 for a dropped unit and 1/(1 - dropout) for a kept one."""
     recipe = plan.recipe
     if not recipe.dropout:
         return []
-    step_keys = fold_in(_keys(plan, Purpose.DROPOUT), step)
     masks = []
     for layer in range(recipe.depth):
         bits = dropout_bits(
@@ -107,7 +108,7 @@ def _dropout_masks(plan: TrainingPlan, step: NDArray[np.int64]) -> list[NDArray[
     return masks
 
 
-def _keys(plan: TrainingPlan, purpose: Purpose) -> NDArray[np.uint64]:
+def _keys(plan: TrainingPlan, purpose: Purpose) -> Keys:
     """Return one key a member, shape (members, 1)."""
     return np.stack([member_key(m.seed, m.fold, purpose) for m in plan.members])
 

@@ -16,7 +16,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Purpose", "dropout_bits", "fold_in", "keep_threshold", "member_key", "shuffled"]
+__all__ = [
+    "Keys",
+    "Purpose",
+    "dropout_bits",
+    "fold_in",
+    "keep_threshold",
+    "member_key",
+    "shuffled",
+]
 
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _ROUNDS: Final = 8
