@@ -1,0 +1,95 @@
+"""Journeys: from a corpus to a verdict, as an operator goes."""
+
+import json
+
+import polars as pl
+import pytest
+
+from loso import pipeline
+from loso.data import demo_corpus_path
+from loso.errors import BadCorpus, BadEvidence
+from loso.recipe import GateThresholds, Recipe, TrainingNeeds
+from loso.verdict import validate_run
+
+# Enough to learn the made-up corpus, little enough for a test.
+QUICK = Recipe(epochs=120, lr=5e-3, hidden=16)
+EASY = GateThresholds(mean_plcc_threshold=0.9, per_seed_min=0.9, plcc_spread_max=0.05)
+
+
+@pytest.fixture
+def corpus_path(make_corpus):
+    return make_corpus(sources=["ant", "bee", "cat", "dog"], frames=8)
+
+
+def test_a_corpus_that_can_be_learnt_is_promoted(corpus_path, tmp_path):
+    outcome = pipeline.run(corpus_path, tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
+    assert outcome.verdict.verdict == "PROMOTE"
+    assert outcome.verdict_path == tmp_path / "run" / "PROMOTE.json"
+    verdict = json.loads(outcome.verdict_path.read_text())
+    assert verdict["evidence"]["corpus_sha256"] == outcome.corpus.sha256
+    predictions = pl.read_parquet(tmp_path / "run" / "oof_seed0.parquet")
+    assert predictions.height == len(outcome.corpus)
+    again = pipeline.run(corpus_path, tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
+    assert again.trained.kept == (0, 1)
+    assert again.verdict.evidence == outcome.verdict.evidence
+
+
+def test_noise_is_held_and_the_worst_fold_named(make_corpus, tmp_path):
+    def shuffle_scores(i, row):
+        if row["src"] == "cat":
+            row["vmaf"] = float(i * 7919 % 100)
+
+    path = make_corpus(sources=["ant", "bee", "cat", "dog"], frames=8, edit=shuffle_scores)
+    outcome = pipeline.run(path, tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
+    assert outcome.verdict.verdict == "HOLD"
+    assert outcome.verdict.diagnosis["worst_fold"]["held_out"] == "cat"
+    assert "cat alone drags" in outcome.verdict.diagnosis["try"][0]
+    assert not (tmp_path / "run" / "PROMOTE.json").exists()
+
+
+def test_a_constant_source_is_bad_evidence_not_a_pass(make_corpus, tmp_path):
+    def saturate(_, row):
+        if row["src"] == "bee":
+            row["vmaf"] = 100.0
+
+    path = make_corpus(sources=["ant", "bee", "cat", "dog"], frames=8, edit=saturate)
+    with pytest.raises(BadEvidence, match=r"bee.*constant"):
+        pipeline.run(path, tmp_path / "run", QUICK, [0], thresholds=EASY)
+    record = json.loads((tmp_path / "run" / "loso_seed0.json").read_text())
+    assert record["mean_plcc"] is None
+    (bee,) = (fold for fold in record["folds"] if fold["held_out"] == "bee")
+    assert bee["plcc"] is None
+    assert bee["reason"] == "y_true is constant"
+    assert not list((tmp_path / "run").glob("*O*.json"))
+
+
+def test_predictions_edited_after_training_are_caught(corpus_path, tmp_path):
+    folder = tmp_path / "run"
+    pipeline.run(corpus_path, folder, QUICK, [0, 1], thresholds=EASY)
+    path = folder / "oof_seed1.parquet"
+    pl.read_parquet(path).with_columns(pl.col("y_true").alias("y_pred")).write_parquet(path)
+    with pytest.raises(BadEvidence, match=r"oof_seed1\.parquet"):
+        validate_run(folder, [0, 1], EASY)
+
+
+def test_what_cannot_be_used_writes_nothing(make_corpus, tmp_path):
+    with pytest.raises(
+        BadCorpus, match="too few rows to train on, expected at least 100, found 72"
+    ):
+        pipeline.run(make_corpus(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_log_ends_with_what_stopped_the_run(make_corpus, tmp_path):
+    needs = TrainingNeeds(min_rows=1)
+    with pytest.raises(BadCorpus):
+        pipeline.run(make_corpus(), tmp_path / "run", QUICK, exclude_sources=["owl"], needs=needs)
+    (log,) = (tmp_path / "run" / "logs").iterdir()
+    assert "ERROR BadCorpus" in log.read_text().splitlines()[-1]
+
+
+def test_the_demo_corpus_goes_the_whole_way(tmp_path):
+    """Three epochs are enough to see that every part fits; the whole run is `loso demo`."""
+    outcome = pipeline.run(demo_corpus_path(), tmp_path / "run", Recipe(epochs=3), [0])
+    assert len(outcome.trained.seed_files[0].folds) == len(outcome.corpus.sources) == 10
+    assert outcome.trained.seed_files[0].mean_rmse < 25
