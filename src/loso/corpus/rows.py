@@ -71,7 +71,9 @@ def valid_rows(
                 fix=_REMEASURE,
             )
     table = table.with_columns(frame.cast(pl.Int64))
-    _refuse_twins(table.select(identity_of(table.columns, key)), where, place)
+    ids = table.select(identity_of(table.columns, key))
+    _refuse_nested(ids, where)
+    _refuse_twins(ids, where, place)
     return table
 
 
@@ -113,6 +115,18 @@ def _refuse_wrong_type(column: pl.Series, where: str, place: Callable[[int], str
             found=show(column[0]),
             fix="write one type in the whole column",
         )
+
+
+def _refuse_nested(ids: pl.DataFrame, where: str) -> None:
+    for name, kind in ids.schema.items():
+        if kind.is_nested():
+            raise BadCorpus(
+                f"{name} cannot tell rows apart",
+                where=where,
+                expected="text or a number",
+                found="a list or an object",
+                fix="write a plain value",
+            )
 
 
 def _refuse_twins(ids: pl.DataFrame, where: str, place: Callable[[int], str]) -> None:
