@@ -15,8 +15,9 @@ PACKAGE = Path(loso.__file__).parent
 ORDER = """
 errors files schema recipe progress
 metrics.correlation metrics.error metrics
-video.encoders video.ffmpeg video.clips video.measure
-corpus corpus.jsonl corpus.rows corpus.load corpus.check corpus.parts corpus.plan corpus.build
+video video.encoders video.ffmpeg video.clips video.measure
+corpus corpus.jsonl corpus.rows corpus.load corpus.check
+corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine
 seedfile crossval run_folder evidence recheck gate diagnosis verdict

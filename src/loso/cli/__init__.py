@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loso.cli import corpus
+from loso.cli.corpus import app as corpus_app
 from loso.cli.judge import gate, validate
 from loso.cli.train import demo, run, train
 from loso.errors import LosoError
@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(corpus.app, name="corpus")
+app.add_typer(corpus_app, name="corpus")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`loso corpus`: build corpora of measured frames."""
+"""`loso corpus`: build corpora of measured frames, and check them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.console import hint, print_json, show_progress
+from loso.cli.options import JsonOption
+from loso.cli.settings import with_settings
 from loso.errors import BadSettings, Incomplete
+from loso.recipe import TrainingNeeds
 
 if TYPE_CHECKING:
     from loso.corpus.build import BuildReport
+    from loso.corpus.check import CorpusSummary
 
 __all__ = ["app"]
 
@@ -95,7 +99,8 @@ def build(
     Finished cells are kept in a folder: a second call measures only what is missing.
     """
     from loso.corpus.build import build_corpus
-    from loso.corpus.plan import BuildSettings, read_choices
+    from loso.corpus.choices import read_choices
+    from loso.corpus.plan import BuildSettings
     from loso.video.clips import ClipSettings
     from loso.video.ffmpeg import find_ffmpeg
     from loso.video.measure import VmafModel
@@ -148,6 +153,90 @@ def build(
             fix="the same command tries them again; their reasons stand above and in "
             f"{report.manifest}",
         )
+
+
+@app.command()
+@with_settings
+def check(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .jsonl.gz or .parquet file.")
+    ],
+    needs: TrainingNeeds,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="One more column that tells rows apart; repeat it."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is in a corpus, and what is wrong with it.
+
+    Exit 0 where it can be trained on, 1 where it is too small, 2 where it cannot be used.
+    """
+    from loso.corpus.check import describe_corpus
+    from loso.corpus.load import load_corpus
+
+    summary = describe_corpus(load_corpus(corpus, key=key or ()), needs)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        _print_summary(summary)
+    if not summary.trainable:
+        raise typer.Exit(1)
+
+
+def _print_summary(summary: CorpusSummary) -> None:
+    rows, frames, vmaf = summary.rows_per_source, summary.frames_per_clip, summary.vmaf
+    typer.echo(
+        f"{summary.path}: {summary.rows} rows, {summary.clips} clips, "
+        f"{len(summary.sources)} sources\n"
+        f"sha256           {summary.sha256}\n"
+        f"rows a source    {rows.min:g}..{rows.max:g}, median {rows.median:g}\n"
+        f"frames a clip    {frames.min:g}..{frames.max:g}, median {frames.median:g}\n"
+        f"vmaf             {vmaf.min:.4g}..{vmaf.max:.4g}, median {vmaf.median:.4g}, "
+        f"{summary.saturated_share:.1%} at 100\n"
+    )
+    _print_table(
+        ("encoder", "rows", "presets", "cq"),
+        [
+            (e.encoder, str(e.rows), " ".join(e.presets) or "-", _brief(e.cq))
+            for e in summary.encoders
+        ],
+    )
+    _print_table(
+        ("source", "rows", "clips", "encoders", "mean vmaf"),
+        [
+            (s.source, str(s.rows), str(s.clips), str(len(s.encoders)), f"{s.vmaf_mean:.2f}")
+            for s in summary.sources
+        ],
+    )
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"not trainable: {summary.shortfall}" if summary.shortfall else "can be trained on")
+
+
+def _brief(numbers: tuple[float, ...], most: int = 8) -> str:
+    if len(numbers) > most:
+        return f"{numbers[0]:g}..{numbers[-1]:g}, {len(numbers)} values"
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table that fits a terminal, or columns of plain text elsewhere; then a blank line."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*header, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+    else:
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
+    typer.echo()
 
 
 def _print_report(report: BuildReport, *, as_json: bool) -> None:

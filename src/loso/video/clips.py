@@ -41,9 +41,6 @@ _RAW_STREAMS: Final = frozenset(
 )
 """Demuxers of streams outside a container: no timestamps, and ffmpeg assumes 25 a second."""
 
-_RAW_YUV_SHARES: Final = {"420": Fraction(3, 2), "422": Fraction(2), "444": Fraction(3)}
-"""Samples of a frame over its luma samples, by chroma sampling."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSettings:
@@ -100,8 +97,13 @@ class Clip:
     input: tuple[str, ...]
     """ffmpeg's arguments that open the clip."""
     filters: tuple[str, ...]
-    """The chain from decoded frames to the reference."""
+    """The chain from decoded frames to the reference, without its timing."""
     remarks: tuple[str, ...]
+
+    @property
+    def timing(self) -> tuple[str, ...]:
+        """The filters that give every frame its place by number, at the clip's rate."""
+        return f"settb={self.fps.denominator}/{self.fps.numerator}", "setpts=N"
 
 
 def open_clip(
@@ -159,8 +161,6 @@ def open_clip(
             *([f"crop={width}:{height}:0:0"] if cropped else []),
             f"scale={width}:{height}:flags=bicubic:out_range=tv",
             f"format={pixel_format}",
-            f"settb={fps.denominator}/{fps.numerator}",
-            "setpts=N",
         ),
         remarks=tuple(
             remark
@@ -229,10 +229,10 @@ def _raw_video(path: Path, settings: ClipSettings) -> tuple[str, ...]:
         )
     width, height = settings.raw_size
     sampling, deep = settings.raw_pixel_format[3:6], settings.raw_pixel_format.endswith("10le")
-    chroma = -(-width // (1 if sampling == "444" else 2)) * -(
-        -height // (2 if sampling == "420" else 1)
-    )
-    frame_bytes = (width * height + 2 * chroma) * (2 if deep else 1)
+    # Half sizes round up: a 4:2:0 picture of odd width still has chroma for its last column.
+    across = width if sampling == "444" else (width + 1) // 2
+    down = (height + 1) // 2 if sampling == "420" else height
+    frame_bytes = (width * height + 2 * across * down) * (2 if deep else 1)
     size = path.stat().st_size
     if size == 0 or size % frame_bytes:
         raise BadClip(
@@ -283,12 +283,12 @@ _FRAME: Final = re.compile(r"showinfo.* n: *\d+ pts: *(\S+) .* fmt:(\S+) .* s:(\
 
 def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
     """Return what the filter showinfo and ffmpeg's messages tell about a clip."""
-    sizes = sorted({size for _, _, size in frames})
-    if len(sizes) > 1:
+    shapes = sorted({f"{size} {pixel_format}" for _, pixel_format, size in frames})
+    if len(shapes) > 1:
         raise BadClip(
-            "changes its size", where=str(path), found=" and ".join(sizes), fix="cut it apart"
+            "changes its size or format", where=str(path), found=", ".join(shapes), fix="cut it up"
         )
-    pixel_format = frames[0][1]
+    size, pixel_format = shapes[0].split(" ")
     if pixel_format not in _REFERENCE_FORMATS:
         raise BadClip(
             "comes in a pixel format that is not scored",
@@ -299,7 +299,7 @@ def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
         )
     timing = re.search(r"config in time_base: (\S+), frame_rate: (\d+)/(\d+)", log)
     tick, rate, per = timing.groups() if timing else ("0", "0", "1")
-    width, height = sizes[0].split("x")
+    width, height = size.split("x")
     return _Seen(
         width=int(width),
         height=int(height),

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,8 @@ from loso.errors import CannotRun, MissingTool
 
 __all__ = ["Ffmpeg", "FfmpegSession", "find_ffmpeg", "reason_of"]
 
+_OLDEST_LIBAVCODEC: Final = 59
+"""Of ffmpeg 5: the first whose libvmaf carries its models (of 5.1: that knows -fps_mode)."""
 _LOOPBACK_LIBAVCODEC: Final = 61
 """Of ffmpeg 7.0, the first that decodes its own output in one process (-dec)."""
 
@@ -81,6 +85,8 @@ def _inspect(path: str) -> Ffmpeg | str:
     codec = re.search(r"^libavcodec\s+(\d+)", about, re.MULTILINE)
     if version is None or codec is None:
         return "does not answer -version as ffmpeg does"
+    if int(codec[1]) < _OLDEST_LIBAVCODEC:
+        return f"(version {version[1]}) is older than 5.1"
     if not re.search(r"^\s*\S+\s+libvmaf\s", filters, re.MULTILINE):
         return f"(version {version[1]}) lacks the filter libvmaf"
     configuration = re.search(r"^configuration: (.*)", about, re.MULTILINE)
@@ -135,6 +141,18 @@ class FfmpegSession:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @contextmanager
+    def pool(self, jobs: int) -> Iterator[ThreadPoolExecutor]:
+        """Yield threads to run in; an error or Ctrl-C in the block ends what they wait for."""
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            yield pool
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def stop(self) -> None:
         """Kill every child that is left; `run` in other threads then ends with an error."""
@@ -197,7 +215,8 @@ def reason_of(stderr: str) -> str:
     >>> reason_of("[h264_nvenc @ 0x5] [error] Cannot load libcuda.so.1\n[error] Conversion failed!")
     '[h264_nvenc] Cannot load libcuda.so.1'
     """
-    causes, consequences = [], []
+    causes: list[str] = []
+    consequences: list[str] = []
     for line in stderr.splitlines():
         level = _LEVEL.search(line)
         if level[1] in {"warning", "info"} if level else "error" not in line.lower():

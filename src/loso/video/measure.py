@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loso.errors import BadSettings, CannotRun, MissingTool
+from loso.files import sha256_of
 from loso.schema import CANONICAL_6
 from loso.video.clips import Clip
 from loso.video.encoders import Encoder, Rate
@@ -80,6 +81,10 @@ class VmafModel:
     def __str__(self) -> str:
         return f"path={self.path}" if self.path else f"version={self.version}"
 
+    def identity(self) -> str:
+        """Return what tells this model from any other: its name, and a file's hash."""
+        return f"{self.path.name} sha256:{sha256_of(self.path)}" if self.path else self.version
+
     @property
     def option(self) -> str:
         """The option of libvmaf, for a folder in which `install` put the file."""
@@ -113,33 +118,39 @@ def commands(
     frame meets its own reference whatever timestamps coding left.
     """
     encoder = encode.encoder
-    coding_format = encoder.coding_format(clip.pixel_format)
-    smaller = [f"scale={encode.width}:{encode.height}:flags=bicubic"]
+    reference = ",".join((*clip.filters, *clip.timing))
     # setpts keeps the rate that the container claims; fps states the true one to the encoder.
-    timing = f"fps={clip.fps.numerator}/{clip.fps.denominator}"
-    upload = [encoder.upload] if encoder.upload else []
-    to_coder = ",".join([*clip.filters, timing, *smaller, f"format={coding_format}", *upload])
-    coded = ",".join(
-        [
+    coder_filters = [
+        f"fps={clip.fps.numerator}/{clip.fps.denominator}",
+        f"scale={encode.width}:{encode.height}:flags=bicubic",
+        f"format={encoder.coding_format(clip.pixel_format)}",
+        *([encoder.upload] if encoder.upload else []),
+    ]
+    distorted = ",".join(
+        (
             f"scale={clip.width}:{clip.height}:flags=bicubic",
             f"format={clip.pixel_format}",
-            *clip.filters[-2:],
-        ]
+            *clip.timing,
+        )
     )
     opening = ("-threads", f"{encode.threads}", *clip.input)
     coder = (
-        *("-filter_complex", f"[0:V:0]{to_coder}[coder]", "-map", "[coder]"),
+        *(
+            "-filter_complex",
+            f"[0:V:0]{reference},{','.join(coder_filters)}[coder]",
+            "-map",
+            "[coder]",
+        ),
         *encoder.arguments(
             preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
         ),
         *("-fps_mode", "passthrough", "-vstats_file", _PACKETS),
     )
     device = tuple(encoder.device_arguments(encode.device))
-    reference = ",".join(clip.filters)
     scoring = f"[distorted][reference]{_libvmaf(model)}[scored]"
     if two_step:
         stream = _STREAM_FORMATS[encoder.codec]
-        graph = f"[0:V:0]{reference}[reference];[1:V:0]{coded}[distorted];{scoring}"
+        graph = f"[0:V:0]{reference}[reference];[1:V:0]{distorted}[distorted];{scoring}"
         return (
             (*device, *opening, *coder, "-f", stream, _CODED),
             (
@@ -147,7 +158,7 @@ def commands(
                 *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
             ),
         )
-    graph = f"[0:V:0]{reference}[reference];[dec:0]{coded}[distorted];{scoring}"
+    graph = f"[0:V:0]{reference}[reference];[dec:0]{distorted}[distorted];{scoring}"
     return (
         (
             *(*device, *opening, *coder, "-f", "null", "-"),

@@ -1,0 +1,165 @@
+"""What a user asks for in words becomes a list of ways of coding."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from loso.errors import BadSettings
+from loso.video.encoders import ENCODERS, Encoder, Rate, closest, encoder_named
+
+__all__ = ["Choice", "read_choices"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way of coding that every clip goes through."""
+
+    encoder: Encoder
+    preset: str
+    rate: Rate
+    extra: tuple[str, ...] = ()
+
+
+def read_choices(
+    encoders: Sequence[str],
+    *,
+    quality: Sequence[str] = (),
+    bitrate: Sequence[str] = (),
+    preset: Sequence[str] = (),
+    encoder_args: Sequence[str] = (),
+) -> tuple[Choice, ...]:
+    """Return every encoder x preset x rate in a fixed order; BadSettings names what is wrong.
+
+    A text is a list for all encoders ("19,25") or, with a name before it, for one
+    ("libsvtav1=25,35"); what is said for one counts there instead of what is said for all.
+
+    >>> [c.rate.value for c in read_choices(["libx264"], quality=["31,19"])]
+    [19.0, 31.0]
+    """
+    named = {name: encoder_named(name) for name in encoders}
+    if not named:
+        raise BadSettings("no encoder", fix="give --encoder libx264")
+    texts = {
+        option: _by_encoder(option, values, named)
+        for option, values in (
+            ("--quality", quality),
+            ("--bitrate", bitrate),
+            ("--preset", preset),
+            ("--encoder-args", encoder_args),
+        )
+    }
+    choices = []
+    for encoder in sorted(named.values(), key=list(ENCODERS.values()).index):
+        presets = _items(texts["--preset"].get(encoder.name, encoder.default_preset))
+        rates = [
+            Rate("quality", _number("--quality", text))
+            for text in _items(texts["--quality"].get(encoder.name, ""))
+        ] + [
+            Rate("bitrate", _kbps(text))
+            for text in _items(texts["--bitrate"].get(encoder.name, ""))
+        ]
+        if not rates:
+            raise BadSettings(
+                "no quality and no bitrate",
+                where=encoder.name,
+                fix=f"give --quality {encoder.name}=... or --bitrate {encoder.name}=...",
+            )
+        extra = _extra(encoder, texts["--encoder-args"].get(encoder.name, ""))
+        for one_preset, rate in product(presets, rates):
+            encoder.check(preset=one_preset, rate=rate)
+        choices += [
+            Choice(encoder=encoder, preset=one_preset, rate=rate, extra=extra)
+            for one_preset in sorted(presets, key=encoder.presets.index)
+            for rate in sorted(rates, key=lambda rate: (rate.control != "quality", rate.value))
+        ]
+    return tuple(dict.fromkeys(choices))
+
+
+def _by_encoder(option: str, values: Sequence[str], named: Iterable[str]) -> dict[str, str]:
+    """Return the text that counts for each encoder."""
+    texts: dict[str, str] = {}
+    for special in (False, True):
+        for value in values:
+            name, equals, text = value.partition("=")
+            # An option's value may hold "=" itself: only a bare word before it is a name.
+            is_special = bool(equals) and re.fullmatch(r"[\w-]*\w", name) is not None
+            is_special = is_special and not name.startswith("-")
+            if is_special and name not in named:
+                raise BadSettings(
+                    "not among the encoders of this build",
+                    where=option,
+                    expected=" ".join(named),
+                    found=repr(name),
+                    fix=closest(name, named) or f"add --encoder {name}",
+                )
+            if is_special == special:
+                texts |= {name: text} if special else dict.fromkeys(named, value)
+    return texts
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadSettings("not a number", where=option, expected="such as 19,25,31", found=text)
+    return number
+
+
+def _kbps(text: str) -> float:
+    """Return kbit/s of ffmpeg's notation: 800k, 2M, 1500000.
+
+    >>> _kbps("2M"), _kbps("800k")
+    (2000.0, 800.0)
+    """
+    digits, unit = (text[:-1], text[-1]) if text[-1] in "kKM" else (text, "")
+    kbps = _number("--bitrate", digits) * {"": 0.001, "k": 1.0, "K": 1.0, "M": 1000.0}[unit]
+    if kbps <= 0:
+        raise BadSettings("must be above 0", where="--bitrate", found=text)
+    return kbps
+
+
+_OURS: Final = frozenset(
+    {
+        *("-b", "-b:v", "-crf", "-cq", "-global_quality", "-q", "-q:v", "-qp", "-qscale", "-rc"),
+        *("-rc_mode", "-preset", "-cpu-used", "-compression_level", "-deadline", "-threads"),
+        *("-row-mt", "-c", "-c:v", "-codec", "-vcodec", "-dec", "-f", "-i", "-map", "-n", "-y"),
+        *("-filter", "-filter:v", "-vf", "-filter_complex", "-pix_fmt", "-r", "-s", "-fps_mode"),
+        *("-vsync", "-frames", "-frames:v", "-vframes", "-ss", "-t", "-to", "-vstats_file"),
+    }
+)
+"""Options whose values the corpus records or the measurement relies on."""
+
+
+def _extra(encoder: Encoder, text: str) -> tuple[str, ...]:
+    where = f"--encoder-args {encoder.name}"
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise BadSettings(f"unreadable ({error})", where=where, found=repr(text)) from None
+    if len(words) % 2 or not all(re.fullmatch(r"-[A-Za-z][\w:-]*", name) for name in words[::2]):
+        raise BadSettings(
+            "must be pairs of an option and its value",
+            where=where,
+            expected="such as '-tune grain'",
+            found=repr(text),
+        )
+    taken = sorted(_OURS & set(words[::2]))
+    if taken:
+        raise BadSettings(
+            f"{' '.join(taken)} cannot be set here",
+            where=where,
+            fix="use the options of loso for what a row records",
+        )
+    return words

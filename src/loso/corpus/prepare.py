@@ -1,0 +1,116 @@
+"""Everything that can be refused is refused here, before a build writes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from loso.corpus.plan import BuildSettings, Plan, fingerprint, plan_cells
+from loso.errors import BadClip
+from loso.video.clips import Clip, open_clip
+from loso.video.ffmpeg import FfmpegSession
+from loso.video.measure import Encode, probe_libvmaf, try_encoder
+
+__all__ = ["prepare"]
+
+TRIAL_SIZE: Final = (320, 240)
+"""Of the frames an encoder is tried on: above every hardware encoder's least size."""
+TRIAL_TIMEOUT_S: Final = 60.0
+VMAF_SIZE: Final = (1920, 1080)
+
+
+def prepare(
+    paths: Sequence[Path],
+    settings: BuildSettings,
+    session: FfmpegSession,
+    *,
+    jobs: int,
+    two_step: bool,
+) -> Plan:
+    """Return what is to be measured, after the model, each encoder and each clip were tried.
+
+    Clips of one stem are refused: a stem is the row's source, and a source is one content. What
+    libvmaf, an encoder or a clip refuses comes from where they are tried.
+    """
+
+    def look(path: Path) -> Clip:
+        return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
+
+    _refuse_equal_names(paths)
+    libvmaf = _try_tools(settings, session)
+    with session.pool(jobs) as pool:
+        clips = sorted(pool.map(look, paths), key=lambda clip: clip.src)
+    cells = plan_cells(clips, settings)
+    tools = {
+        "ffmpeg": session.ffmpeg.version,
+        "ffmpeg_configuration": session.ffmpeg.configuration,
+        "libvmaf": libvmaf,
+        "vmaf_model": settings.model.identity(),
+    }
+    return Plan(
+        settings=settings,
+        clips=clips,
+        cells=cells,
+        marks={
+            cell.name: fingerprint(cell, settings.model, tools, two_step=two_step) for cell in cells
+        },
+        tools=tools,
+        two_step=two_step,
+        warnings=_warnings(clips, settings),
+    )
+
+
+def _refuse_equal_names(paths: Sequence[Path]) -> None:
+    """Refuse two clips of one stem: it is the row's source, and a source is one content."""
+    for one, other in pairwise(sorted(paths, key=lambda path: path.stem)):
+        if one.stem == other.stem:
+            raise BadClip(
+                f"two clips are named {one.stem}, and the name is the source",
+                where=f"{one} and {other}",
+                fix="name each once, or rename one",
+            )
+
+
+def _try_tools(settings: BuildSettings, session: FfmpegSession) -> str:
+    """Return libvmaf's version, after it scored a frame and each encoder coded some."""
+    # One trial for each kind of command line: its other qualities differ by a number alone.
+    trials = {(c.encoder.name, c.preset, c.rate.control): c for c in settings.choices}
+    width, height = TRIAL_SIZE
+    with TemporaryDirectory(prefix="loso-") as name:
+        folder, limit_s = Path(name), min(TRIAL_TIMEOUT_S, settings.timeout_s)
+        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=limit_s)
+        for choice in trials.values():
+            encode = Encode(
+                encoder=choice.encoder,
+                preset=choice.preset,
+                rate=choice.rate,
+                width=width,
+                height=height,
+                threads=settings.threads,
+                extra=choice.extra,
+                device=settings.device(choice.encoder),
+            )
+            try_encoder(encode, session, folder=folder, timeout_s=limit_s)
+    return libvmaf
+
+
+def _warnings(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:
+    """Return what a user should know before trusting the numbers."""
+    warnings = [f"{clip.src}: {remark}" for clip in clips for remark in clip.remarks]
+    warnings += [
+        f"{one.src} and {other.src} are the same file: as two sources they leak into each other"
+        for one, other in combinations(clips, 2)
+        if one.sha256 == other.sha256
+    ]
+    sizes = sorted({(clip.width, clip.height) for clip in clips} - {VMAF_SIZE})
+    if settings.model.version.startswith("vmaf_v0.6.1") and sizes:
+        listed = ", ".join(f"{width}x{height}" for width, height in sizes)
+        warnings.append(f"VMAF v0.6.1 assumes 1920x1080 on a screen; scored here: {listed}")
+    if len({choice.rate.control for choice in settings.choices}) > 1:
+        warnings.append(
+            "quality and bitrate cells in one corpus: cq, and crf_norm with it, spans two scales"
+        )
+    return warnings
