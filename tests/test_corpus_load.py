@@ -565,6 +565,15 @@ def test_a_key_adds_a_column_to_the_identity(save):
     )
 
 
+def test_a_nested_value_tells_no_rows_apart(save):
+    path = save(lines_of([row(tags=["a"])]))
+    assert refusal(path, key=["tags"]) == (
+        "corpus.jsonl: tags cannot tell rows apart, expected text or a number, "
+        "found a list or an object; write a plain value"
+    )
+    assert "clip cannot tell rows apart" in refusal(save(lines_of([row(clip={"name": "a"})])))
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=8))
 def test_the_first_repeated_row_and_the_row_it_repeats_are_named(tmp_path_factory, ids):
     path = tmp_path_factory.mktemp("twins") / "c.jsonl"
