@@ -63,7 +63,7 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path.read_bytes())
         frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         problem = f"cannot be read as predictions ({str(error).splitlines()[0]})"
         raise _refusal(problem, path) from None
     for name, kind in _COLUMNS.items():
