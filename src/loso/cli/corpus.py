@@ -92,7 +92,7 @@ def build(
     ffmpeg: Annotated[str, typer.Option(help="The ffmpeg to use, with libvmaf.")] = "",
     qsv_device: Annotated[str, typer.Option(help="Render node for Quick Sync.")] = _DEVICE,
     vaapi_device: Annotated[str, typer.Option(help="Render node for VA-API.")] = _DEVICE,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one object.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Code every clip with every encoder, preset and quality, and score each frame.
 
@@ -133,18 +133,22 @@ def build(
         qsv_device=qsv_device,
         vaapi_device=vaapi_device,
     )
-    with show_progress("corpus") as progress:
-        report = build_corpus(
-            clips,
-            settings,
-            find_ffmpeg(ffmpeg),
-            out=out,
-            parts=parts,
-            jobs=jobs or os.cpu_count() or 1,
-            command=["loso", *sys.argv[1:]],
-            progress=progress,
-            say=hint,
-        )
+    try:
+        with show_progress("corpus") as progress:
+            report = build_corpus(
+                clips,
+                settings,
+                find_ffmpeg(ffmpeg),
+                out=out,
+                parts=parts,
+                jobs=os.cpu_count() or 1 if jobs is None else jobs,
+                command=["loso", *sys.argv[1:]],
+                progress=progress,
+                say=hint,
+            )
+    except KeyboardInterrupt:
+        hint("loso: stopped; finished cells are kept, the same command goes on from them")
+        raise
     _print_report(report, as_json=json)
     if report.missing:
         raise Incomplete(

@@ -74,10 +74,13 @@ def build_corpus(
     started = time.monotonic()
     steps = not ffmpeg.has_loopback if two_step is None else two_step
     store = Parts(parts or out.with_name(f"{out.name}.parts"))
+    if out.is_dir():
+        raise BadSettings("is a folder", where=f"--out {out}", expected="a file")
     with FfmpegSession(ffmpeg) as session:
         plan = prepare(clips, settings, session, jobs=jobs, two_step=steps)
         for warning in plan.warnings:
             say(f"warning: {warning}")
+        _make_folder(store.folder)
         with store.hold():
             waiting = _waiting(plan, store)
             reused = sum(plan.marks[cell.name] not in waiting for cell in plan.cells)
@@ -111,6 +114,17 @@ def build_corpus(
         reused=reused,
         missing=missing,
     )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(
+            f"finished cells cannot be kept here ({error.strerror})",
+            where=str(folder),
+            fix="choose another --out or --parts",
+        ) from None
 
 
 def _waiting(plan: Plan, store: Parts) -> dict[str, Cell]:

@@ -166,7 +166,10 @@ def open_clip(
             remark
             for applies, remark in (
                 (cropped, f"odd size {seen.width}x{seen.height} cropped to {width}x{height}"),
-                (seen.full_range, "full range converted to limited range"),
+                (
+                    seen.full_range and seen.pixel_format not in _RGB,
+                    "full range converted to limited range",
+                ),
                 (
                     seen.pixel_format.replace("yuvj", "yuv") != pixel_format,
                     f"{seen.pixel_format} converted to {pixel_format}",

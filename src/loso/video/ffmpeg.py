@@ -197,9 +197,10 @@ class FfmpegSession:
 
 
 _CONSEQUENCES: Final = re.compile(
-    r"Error (opening|while|initializing|selecting|sending|parsing|reinitializing|processing)\b"
-    r"|Error : |Conversion failed|Task finished with|Terminating thread|Nothing was written"
-    r"|Could not open encoder|Device (creation|setup) failed|Failed to set value|Last message"
+    r"Error (applying|initializing|opening|parsing|processing|reinitializing|selecting|sending"
+    r"|setting|splitting|while)\b|Error : |Conversion failed|Task finished with|Last message"
+    r"|Terminating thread|Nothing was written|Could not open encoder|Cannot open lib"
+    r"|Device (creation|setup) failed|Failed to set value"
 )
 """How lines begin in which ffmpeg tells what followed from an error."""
 _LEVEL: Final = re.compile(r"\[(panic|fatal|error|warning|info)\] ")
@@ -224,4 +225,5 @@ def reason_of(stderr: str) -> str:
         text = _ADDRESS.sub("]", _LEVEL.sub("", line)).strip()
         said = re.sub(r"^(\[[^\]]*\] )+", "", text)
         (consequences if _CONSEQUENCES.match(said) else causes).append(text)
-    return causes[-1] if causes else consequences[0] if consequences else ""
+    said_last = causes[-1:] or consequences[:1] or [""]
+    return said_last[0].rstrip(".")

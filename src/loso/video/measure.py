@@ -261,31 +261,34 @@ def probe_libvmaf(
 def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> None:
     """Code three small frames as `encode` says; MissingTool with ffmpeg's reason if that fails.
 
-    BadSettings where it fails for the extra arguments alone.
+    BadSettings where it fails for the extra arguments alone, and where they are ignored: a corpus
+    would claim a setting that was never in force.
     """
     try:
-        _trial(encode, session, folder=folder, timeout_s=timeout_s)
+        log = _trial(encode, session, folder=folder, timeout_s=timeout_s)
     except CannotRun as failure:
         reason = failure.problem
+        if not encode.extra:
+            raise MissingTool(
+                f"does not work here ({reason})",
+                where=encode.encoder.name,
+                fix="leave this encoder out",
+            ) from None
+        # The arguments are to blame only if it works without them.
+        plain = replace(encode, extra=())
+        try_encoder(plain, session, folder=folder, timeout_s=timeout_s)
     else:
-        return
-    if encode.extra:
-        try:
-            _trial(replace(encode, extra=()), session, folder=folder, timeout_s=timeout_s)
-        except CannotRun as failure:
-            reason = failure.problem
-        else:
-            raise BadSettings(
-                f"{encode.encoder.name} refuses these arguments ({reason})",
-                where="--encoder-args",
-                found=" ".join(encode.extra),
-            )
-    raise MissingTool(
-        "does not work here", where=encode.encoder.name, found=reason, fix="leave this encoder out"
-    )
+        ignored = re.search(r"\[warning\] (.*(?:Unknown|parsing) option.*|.*not been used)", log)
+        reason = ignored[1] if ignored and encode.extra else ""
+    if reason:
+        raise BadSettings(
+            f"{encode.encoder.name} does not take these arguments ({reason})",
+            where="--encoder-args",
+            found=" ".join(encode.extra),
+        )
 
 
-def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> None:
+def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:
     encoder = encode.encoder
     upload = f",{encoder.upload}" if encoder.upload else ""
     chain = f"format={encoder.coding_format('yuv420p')}{upload}"
@@ -293,11 +296,12 @@ def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: f
         preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
     )
     source = ("-f", "lavfi", "-i", f"testsrc2=size={encode.width}x{encode.height}:rate=25")
-    session.run(
+    return session.run(
         (
             *(*encoder.device_arguments(encode.device), *source, "-frames:v", "3", "-vf", chain),
             *(*arguments, "-f", "null", "-"),
         ),
         folder=folder,
         timeout_s=timeout_s,
+        verbose=True,
     )
