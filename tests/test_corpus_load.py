@@ -263,6 +263,30 @@ def test_spelled_nulls_do_not_need_the_slow_way(save, monkeypatch):
     assert load_corpus(save(lines_of(rows))).rows["mos"].to_list() == [3.5, None, 3.5, None]
 
 
+def test_colons_in_a_text_do_not_need_the_slow_way(save, monkeypatch):
+    monkeypatch.setattr(jsonl, "_check_lines", pytest.fail)
+    rows = load_corpus(save(lines_of([row(0, note="a:b"), row(1, note="::")]))).rows
+    assert rows["note"].to_list() == ["a:b", "::"]
+
+
+def test_required_numbers_may_be_written_either_way_in_one_reading(save, monkeypatch):
+    monkeypatch.setattr(jsonl, "_SAMPLE", 1)
+    read = jsonl._read
+    samples = []
+    monkeypatch.setattr(
+        jsonl, "_read", lambda *a, **k: samples.append(k["sample"]) or read(*a, **k)
+    )
+    rows = load_corpus(save(lines_of([row(0, vmaf=91), row(1, vmaf=91.5)]))).rows
+    assert rows["vmaf"].to_list() == [91.0, 91.5]
+    assert samples == [1]
+
+
+def test_a_text_that_reads_as_a_null_hides_no_second_key():
+    lines = [b'{"a": "x:null", "b": 1}', b'{"a": "y", "b": 2, "b": 3}', b'{"a": "z"}']
+    with pytest.raises(BadCorpus, match=r"c\.jsonl line 2: the key b is there twice; keep one"):
+        jsonl.read_jsonl(b"\n".join(lines), "c.jsonl")
+
+
 def test_nested_values_are_kept(save):
     rows = load_corpus(save(lines_of([row(0, tags=["a"]), row(1, tags=[])]))).rows
     assert rows["tags"].to_list() == [["a"], []]
@@ -364,6 +388,11 @@ def test_a_file_of_blank_lines_holds_no_rows(save, content):
     assert refusal(save(content)) == "corpus.jsonl: holds no rows, expected at least one"
 
 
+def test_a_line_of_nothing_but_a_byte_order_mark_holds_no_row(save):
+    content = "\ufeff\n" + "\n".join(lines_of([row(0), row(-1)]))
+    assert "line 3: frame_index must not be negative" in refusal(save(content.encode()))
+
+
 def test_an_empty_file_is_refused(save):
     for name in ("c.jsonl", "c.parquet"):
         assert refusal(save(b"", name)) == (
@@ -406,7 +435,7 @@ def test_one_type_through_a_whole_column_can_still_be_wrong(save):
 @given(
     st.integers(1, 30),
     st.data(),
-    st.sampled_from(["}", "{", "nul", '{"src": "a" "b"}', '{"a": 1}}', "\x00", "{]", "1,"]),
+    st.sampled_from(["}", "{", "nul", '{"src": "a" "b"}', '{"a": 1}}', "\x00", "{]", "{}\x0c"]),
 )
 def test_a_corrupted_line_is_named_whatever_stands_around_it(
     tmp_path_factory, height, data, rubbish
@@ -434,6 +463,12 @@ def test_a_truncated_gzip_file_is_refused(tmp_path_factory, data):
     )
 
 
+def test_a_damaged_gzip_file_is_refused(tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
+    assert refusal(path).startswith("c.jsonl.gz: not a whole gzip file (Error -3 while decompress")
+
+
 def test_a_file_that_is_no_gzip_file_is_refused(save, tmp_path):
     plain = save(lines_of([row()]))
     path = plain.rename(tmp_path / "c.jsonl.gz")
@@ -459,7 +494,6 @@ def test_a_truncated_parquet_file_is_refused(tmp_path_factory, parquet, data):
 
 
 def test_a_damaged_parquet_file_ends_in_a_refusal_or_in_valid_rows(save, parquet):
-    """Reading damaged pages can panic inside polars, which is no Exception in Python."""
     dice = random.Random(0)
     for _ in range(60):
         damaged = bytearray(parquet)
@@ -467,6 +501,18 @@ def test_a_damaged_parquet_file_ends_in_a_refusal_or_in_valid_rows(save, parquet
             damaged[dice.randrange(len(damaged))] = dice.randrange(256)
         with suppress(BadCorpus):
             load_corpus(save(bytes(damaged), "c.parquet"))
+
+
+def test_a_panic_inside_polars_is_a_refusal(save, parquet, monkeypatch):
+    """Damaged pages can make polars panic, which in Python is not even an Exception."""
+
+    def panic(_):
+        raise pl.exceptions.PanicException("a page is short\nstack backtrace")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    assert refusal(save(parquet, "c.parquet")) == (
+        "c.parquet: not a whole Parquet file (a page is short); copy or write it again"
+    )
 
 
 # -- Parquet --------------------------------------------------------------------------------------
