@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,18 +44,20 @@ def find_ffmpeg(explicit: str = "") -> Ffmpeg:
     """
     for path, origin in ((explicit, "--ffmpeg"), (os.environ.get("LOSO_FFMPEG"), "LOSO_FFMPEG")):
         if path:
-            found = _inspect(path)
-            if isinstance(found, Ffmpeg):
-                return found
-            raise MissingTool(
-                f"this ffmpeg {found}", where=f"{origin} {path}", fix="give one with libvmaf"
-            )
+            try:
+                return _inspect(path)
+            except MissingTool as unfit:
+                raise MissingTool(
+                    f"this ffmpeg {unfit}", where=f"{origin} {path}", fix="give one with libvmaf"
+                ) from None
     reasons = []
     for path, origin in ((_bundled(), "imageio-ffmpeg"), (shutil.which("ffmpeg"), "PATH")):
-        found = _inspect(path) if path else "is not there"
-        if isinstance(found, Ffmpeg):
-            return found
-        reasons.append(f"the one of {origin} {found}")
+        try:
+            if path:
+                return _inspect(path)
+            reasons.append(f"the one of {origin} is not there")
+        except MissingTool as unfit:
+            reasons.append(f"the one of {origin} {unfit}")
     raise MissingTool(
         "no usable ffmpeg",
         found=", ".join(reasons),
@@ -71,24 +74,20 @@ def _bundled() -> str | None:
         return None
 
 
-def _inspect(path: str) -> Ffmpeg | str:
-    """Return what `path` is, or what is wrong with it as the end of a sentence."""
+def _inspect(path: str) -> Ffmpeg:
+    """Return what `path` is; MissingTool says what is wrong with it, as the end of a sentence."""
     program = shutil.which(path)
     if program is None:
-        return "is not an executable file"
-    try:
-        about = _ask(program, "-version")
-        filters = _ask(program, "-filters")
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"does not run ({error})"
+        raise MissingTool("is not an executable file")
+    about, filters = _ask(program, "-version"), _ask(program, "-filters")
     version = re.search(r"^ffmpeg version (\S+)", about, re.MULTILINE)
     codec = re.search(r"^libavcodec\s+(\d+)", about, re.MULTILINE)
     if version is None or codec is None:
-        return "does not answer -version as ffmpeg does"
+        raise MissingTool("does not answer -version as ffmpeg does")
     if int(codec[1]) < _OLDEST_LIBAVCODEC:
-        return f"(version {version[1]}) is older than 5.1"
+        raise MissingTool(f"(version {version[1]}) is older than 5.1")
     if not re.search(r"^\s*\S+\s+libvmaf\s", filters, re.MULTILINE):
-        return f"(version {version[1]}) lacks the filter libvmaf"
+        raise MissingTool(f"(version {version[1]}) lacks the filter libvmaf")
     configuration = re.search(r"^configuration: (.*)", about, re.MULTILINE)
     return Ffmpeg(
         path=str(Path(program).absolute()),
@@ -99,15 +98,20 @@ def _inspect(path: str) -> Ffmpeg | str:
 
 
 def _ask(program: str, question: str) -> str:
-    return subprocess.run(
-        [program, "-hide_banner", question],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=True,
-        timeout=60,
-    ).stdout
+    try:
+        return subprocess.run(
+            [program, "-hide_banner", question],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=60,
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        raise MissingTool(f"does not run (exit code {error.returncode})") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MissingTool(f"does not run ({error})") from None
 
 
 _GUARD: Final = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
@@ -123,6 +127,8 @@ class FfmpegSession:
 
     def __init__(self, ffmpeg: Ffmpeg) -> None:
         self.ffmpeg = ffmpeg
+        self._starting = threading.Lock()
+        self._stopped = False
 
     def __enter__(self) -> Self:
         self._guard = subprocess.Popen(
@@ -156,6 +162,8 @@ class FfmpegSession:
 
     def stop(self) -> None:
         """Kill every child that is left; `run` in other threads then ends with an error."""
+        with self._starting:
+            self._stopped = True
         if self._guard.stdin is not None:
             self._guard.stdin.close()
         self._guard.wait()
@@ -164,25 +172,9 @@ class FfmpegSession:
         self, arguments: Sequence[str], *, folder: Path, timeout_s: float, verbose: bool = False
     ) -> str:
         """Return what ffmpeg wrote to stderr; CannotRun with its own reason if it failed."""
-        if self._guard.returncode is not None:
-            raise CannotRun("stopped")
         level = "level+info" if verbose else "level+error"
         options = ["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", level]
-        command = [self.ffmpeg.path, *options, *arguments]
-        try:
-            child = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                process_group=self._guard.pid,
-                env=os.environ | {"SVT_LOG": "1", "AV_LOG_FORCE_NOCOLOR": "1"},
-            )
-        except OSError as error:
-            raise CannotRun(f"ffmpeg did not start ({error.strerror})") from None
+        child = self._start([self.ffmpeg.path, *options, *arguments], folder)
         with child:
             try:
                 _, stderr = child.communicate(timeout=timeout_s)
@@ -194,6 +186,26 @@ class FfmpegSession:
         if child.returncode:
             raise CannotRun(reason_of(stderr) or f"ffmpeg ended with code {child.returncode}")
         return stderr
+
+    def _start(self, command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+        # Under a lock: a child that joined the group after it was killed would be left behind.
+        with self._starting:
+            if self._stopped:
+                raise CannotRun("ffmpeg was not started: the work was stopped")
+            try:
+                return subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    process_group=self._guard.pid,
+                    env=os.environ | {"SVT_LOG": "1", "AV_LOG_FORCE_NOCOLOR": "1"},
+                )
+            except OSError as error:
+                raise CannotRun(f"ffmpeg did not start ({error.strerror})") from None
 
 
 _CONSEQUENCES: Final = re.compile(
