@@ -205,7 +205,9 @@ def _opening(
             return name, math.ceil(settings.start_s * fps), fps
         if path.stem in settings.fps_of:
             raise BadClip(
-                "carries its own frame rate", where=str(path), fix=f"leave out --fps {path.stem}="
+                "carries its own frame rate",
+                where=str(path),
+                fix=f"leave out --fps {path.stem}=...",
             )
         opening, fps = name, None
     seek = ("-ss", f"{settings.start_s:.6f}") if settings.start_s else ()

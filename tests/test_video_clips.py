@@ -1,0 +1,260 @@
+import subprocess
+from fractions import Fraction
+
+import pytest
+
+from loso.errors import BadClip, BadSettings
+from loso.video.clips import ClipSettings, open_clip
+from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
+
+SIZE, FRAMES = "64x48", 6
+
+
+@pytest.fixture(scope="module")
+def session():
+    with FfmpegSession(find_ffmpeg()) as session:
+        yield session
+
+
+@pytest.fixture
+def make(tmp_path, session):
+    """Write a generated clip: `chain` filters it, `options` code it."""
+
+    def make(name, chain="null", *options, frames=FRAMES, rate=25, before=()):
+        path = tmp_path / name
+        source = f"testsrc2=size={SIZE}:rate={rate}"
+        command = [session.ffmpeg.path, "-loglevel", "error", "-y", *before]
+        coding = ["-frames:v", f"{frames}", "-vf", chain, *(options or ("-c:v", "ffv1"))]
+        file = f"file:{path}"
+        subprocess.run([*command, "-f", "lavfi", "-i", source, *coding, file], check=True)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def look(session):
+    def look(path, **settings):
+        return open_clip(path, ClipSettings(**settings), session, timeout_s=60)
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("decoded", "reference"),
+    [
+        *((name, name) for name in ("yuv420p", "yuv444p", "yuv422p10le")),
+        ("gray", "yuv420p"),
+        ("gbrp10le", "yuv444p10le"),
+        ("bgr0", "yuv444p"),
+    ],
+)
+def test_the_reference_keeps_depth_and_sampling(make, look, decoded, reference):
+    clip = look(make("clip.mkv", f"format={decoded}"))
+    assert clip.pixel_format == reference
+    assert clip.decoded == f"64x48 {decoded}"
+    assert (clip.src, clip.frames, clip.fps) == ("clip", FRAMES, 25)
+    assert (clip.width, clip.height) == (64, 48)
+    remark = f"{decoded} converted to {reference}"
+    assert (remark in clip.remarks) == (decoded != reference)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le"])
+def test_an_odd_size_loses_its_last_column_and_row(make, look, pixel_format):
+    clip = look(make("odd.mkv", f"scale=33:31,format={pixel_format}"))
+    assert (clip.width, clip.height) == (32, 30)
+    assert clip.filters[1] == "crop=32:30:0:0"
+    assert clip.remarks == ("odd size 33x31 cropped to 32x30",)
+    scaled = look(clip.path, scale=(20, 10))
+    assert (scaled.width, scaled.height) == (20, 10)
+    assert scaled.remarks == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p"),
+        ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-color_range", "pc"),
+    ],
+)
+def test_full_range_becomes_limited(make, look, options):
+    clip = look(make("full.mkv", "scale=out_range=pc", *options))
+    assert clip.pixel_format == "yuv420p"
+    assert clip.filters[1].endswith("out_range=tv")
+    assert clip.remarks == ("full range converted to limited range",)
+
+
+def test_a_rotated_clip_is_turned_upright(make, look, tmp_path, session):
+    lying = make("lying.mp4", "format=yuv420p", "-c:v", "libx264")
+    path = tmp_path / "turned.mp4"
+    turn = ["-display_rotation", "90", "-i", f"{lying}", "-c", "copy", f"{path}"]
+    subprocess.run([session.ffmpeg.path, "-loglevel", "error", *turn], check=True)
+    assert look(lying).remarks == ()
+    clip = look(path)
+    assert (clip.width, clip.height) == (48, 64)
+    assert clip.remarks == ("turned upright as its display matrix says",)
+
+
+def test_a_variable_rate_is_re_timed_at_its_average(make, look):
+    # Frames 3 and 8 of 30 a second are missing: eight frames span nine thirtieths of a second.
+    path = make("vfr.mkv", "select='not(eq(mod(n,5),3))',format=yuv420p", frames=8, rate=30)
+    clip = look(path)
+    assert clip.frames == 8
+    assert clip.fps == Fraction(7, 1) / Fraction("0.3")
+    assert clip.remarks == ("variable frame rate re-timed at its average, 23.3333 a second",)
+
+
+@pytest.mark.parametrize(
+    ("container", "rate"), [("mp4", "24000/1001"), ("mkv", "30000/1001"), ("mkv", "12")]
+)
+def test_a_constant_rate_is_exact_however_coarse_the_timestamps(make, look, container, rate):
+    clip = look(make(f"c.{container}", "format=yuv420p", "-c:v", "libx264", rate=rate))
+    assert clip.fps == Fraction(rate)
+    assert clip.remarks == ()
+
+
+def test_frames_are_counted_from_the_start_that_is_asked_for(make, look):
+    path = make("long.mkv", "format=yuv420p", frames=25)
+    assert look(path).frames == 25
+    assert look(path, start_s=0.6).frames == 10
+    assert look(path, start_s=0.6, frames=4).frames == 4
+    assert "-ss" not in look(path).input
+    with pytest.raises(BadClip) as refusal:
+        look(path, start_s=0.6, frames=11)
+    assert str(refusal.value) == (
+        f"{path}: too few frames, expected 11 from 0.6 s on, found 10; "
+        "ask for fewer with --frames, or start earlier with --start"
+    )
+    with pytest.raises(BadClip, match="expected 1 from 5 s on, found 0"):
+        look(path, start_s=5.0)
+
+
+def test_a_stream_without_a_rate_takes_the_one_given(make, look):
+    path = make("bare.264", "format=yuv420p", "-c:v", "libx264", frames=12)
+    with pytest.raises(BadClip) as refusal:
+        look(path)
+    assert str(refusal.value) == (
+        f"{path}: carries no frame rate; give --fps 25, or --fps bare=25 for this clip alone"
+    )
+    clip = look(path, fps=Fraction(30), start_s=0.1)
+    assert (clip.fps, clip.frames) == (30, 9)
+    assert clip.filters[0] == "trim=start_frame=3:end_frame=12"
+    assert look(path, fps=Fraction(30), fps_of={"bare": Fraction(24)}).fps == 24
+
+
+def test_a_rate_for_a_clip_that_has_its_own_is_refused(make, look):
+    path = make("own.mkv", "format=yuv420p")
+    assert look(path, fps=Fraction(99)).fps == 25
+    with pytest.raises(BadClip) as refusal:
+        look(path, fps_of={"own": Fraction(24)})
+    assert str(refusal.value) == (f"{path}: carries its own frame rate; leave out --fps own=...")
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
+def test_raw_yuv_takes_what_a_header_would_say(make, look, pixel_format):
+    path = make("r.yuv", f"scale=33:31,format={pixel_format}", "-f", "rawvideo", frames=10)
+    settings = {"raw_size": (33, 31), "raw_pixel_format": pixel_format, "fps": Fraction(20)}
+    clip = look(path, **settings)
+    assert (clip.frames, clip.fps, clip.decoded) == (10, 20, f"33x31 {pixel_format}")
+    assert look(path, start_s=0.25, **settings).frames == 5
+
+
+def test_raw_yuv_refusals(make, look):
+    path = make("r.yuv", "format=yuv420p", "-f", "rawvideo")
+    for settings, text in (
+        ({}, "carries no frame rate; give --fps 25, or --fps r=25 for this clip alone"),
+        (
+            {"fps": Fraction(25)},
+            (
+                "raw YUV carries no size; "
+                "give --width and --height, and --pix-fmt if it is not yuv420p"
+            ),
+        ),
+        (
+            {"fps": Fraction(25), "raw_size": (64, 46)},
+            (
+                "is no whole number of 64x46 yuv420p frames, expected a multiple of 4416 bytes, "
+                "found 27648; check --width, --height and --pix-fmt"
+            ),
+        ),
+    ):
+        with pytest.raises(BadClip) as refusal:
+            look(path, **settings)
+        assert str(refusal.value) == f"{path}: {text}"
+
+
+def test_what_is_no_video_is_refused(make, look, tmp_path, session):
+    sound = tmp_path / "sound.wav"
+    tone = ["-f", "lavfi", "-i", "sine", "-t", "0.1", f"{sound}"]
+    subprocess.run([session.ffmpeg.path, "-loglevel", "error", *tone], check=True)
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    deep = make("deep.mkv", "format=yuv420p12le")
+    for path, reason in {
+        tmp_path / "nothing.mp4": "no such file",
+        tmp_path: "no such file",
+        sound: "has no video stream",
+        text: "cannot be decoded as video ([in#0] moov atom not found)",
+        deep: "comes in a pixel format that is not scored, expected 8 or 10 bit, 4:2:0 to 4:4:4, "
+        "found yuv420p12le; convert it first, ffmpeg -i ... -pix_fmt yuv420p10le",
+    }.items():
+        with pytest.raises(BadClip) as refusal:
+            look(path)
+        assert str(refusal.value) == f"{path}: {reason}"
+
+
+def test_a_clip_that_changes_its_size_is_refused(make, look, tmp_path):
+    parts = [
+        make(f"{size}.264", f"scale={size}:{size},format=yuv420p", "-c:v", "libx264")
+        for size in (64, 80)
+    ]
+    path = tmp_path / "both.264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(BadClip) as refusal:
+        look(path, fps=Fraction(25))
+    assert str(refusal.value) == (
+        f"{path}: changes its size or format, found 64x64 yuv420p, 80x80 yuv420p; cut it up"
+    )
+
+
+def test_damage_is_remarked(make, look):
+    path = make("d.264", "format=yuv420p", "-c:v", "libx264", "-crf", "5", frames=8)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 2, len(content) // 2 + 300, 7):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+    (remark,) = look(path, fps=Fraction(25)).remarks
+    assert remark.startswith("while decoding ffmpeg said: [h264]")
+
+
+@pytest.mark.parametrize("name", ["-dash 'quote\".mkv", "concat:a|b.mkv", "%d:[x],;\\ä日本.mkv"])
+def test_names_are_only_names(make, look, name):
+    clip = look(make(name, "format=yuv420p"))
+    assert clip.frames == FRAMES
+    assert f"{clip.src}.mkv" == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"start_s": -1.0}, "--start must not be negative, found -1"),
+        ({"start_s": float("nan")}, "--start must not be negative, found nan"),
+        ({"frames": 0}, "--frames must be at least 1, found 0"),
+        (
+            {"scale": (639, 360)},
+            "--scale must be positive and even both ways: 4:2:0 halves it, found 639x360",
+        ),
+        ({"raw_size": (0, 4)}, "--width and --height must be positive, found 0x4"),
+        (
+            {"raw_pixel_format": "yuvj420p"},
+            (
+                "--pix-fmt: raw YUV of this pixel format is not read, expected one of yuv420p "
+                "yuv420p10le yuv422p yuv422p10le yuv444p yuv444p10le, found 'yuvj420p'"
+            ),
+        ),
+    ],
+)
+def test_settings_are_refused_before_any_clip_is_opened(settings, text):
+    with pytest.raises(BadSettings) as refusal:
+        ClipSettings(**settings)
+    assert str(refusal.value) == text
