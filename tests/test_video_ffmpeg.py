@@ -242,6 +242,7 @@ def test_no_child_outlives_a_process_that_is_killed(fake, tmp_path, number):
         _wait_for(lambda: None if _runs(pid) else True)
     finally:
         parent.kill()
+        parent.wait()
 
 
 def _runs(pid):

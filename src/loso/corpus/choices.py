@@ -58,7 +58,7 @@ def read_choices(
     for encoder in sorted(named.values(), key=list(ENCODERS.values()).index):
         presets = _items(texts["--preset"].get(encoder.name, encoder.default_preset))
         rates = [
-            Rate("quality", _number("--quality", text))
+            Rate("quality", _number("--quality", text, such_as="19,25,31"))
             for text in _items(texts["--quality"].get(encoder.name, ""))
         ] + [
             Rate("bitrate", _kbps(text))
@@ -107,13 +107,13 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _number(option: str, text: str) -> float:
+def _number(option: str, text: str, *, such_as: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise BadSettings("not a number", where=option, expected="such as 19,25,31", found=text)
+        raise BadSettings("not a number", where=option, expected=f"such as {such_as}", found=text)
     return number
 
 
@@ -124,7 +124,8 @@ def _kbps(text: str) -> float:
     (2000.0, 800.0)
     """
     digits, unit = (text[:-1], text[-1]) if text[-1] in "kKM" else (text, "")
-    kbps = _number("--bitrate", digits) * {"": 0.001, "k": 1.0, "K": 1.0, "M": 1000.0}[unit]
+    per = {"": 0.001, "k": 1.0, "K": 1.0, "M": 1000.0}[unit]
+    kbps = _number("--bitrate", digits, such_as="800k,2M") * per
     if kbps <= 0:
         raise BadSettings("must be above 0", where="--bitrate", found=text)
     return kbps
