@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from loso.verdict import Verdict as Verdict
     from loso.verdict import validate_run as validate_run
 
-__version__ = "0.1.0"
-
 _HOMES: Final = {
     "Compute": "loso.recipe",
     "Corpus": "loso.corpus.load",
@@ -74,6 +72,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("loso")
     if name not in _HOMES:
         raise AttributeError(f"module 'loso' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

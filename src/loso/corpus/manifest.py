@@ -7,10 +7,10 @@ import platform
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from loso import __version__
 from loso.corpus.plan import Cell, Plan, portable
 from loso.video.clips import Clip
 from loso.video.measure import commands
@@ -39,7 +39,7 @@ def describe(
         ],
         "clips": {clip.src: _clip(clip) for clip in plan.clips},
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "loso_version": __version__,
+        "loso_version": version("loso"),
         "machine": {
             "architecture": platform.machine(),
             "cpus": os.cpu_count(),
