@@ -133,7 +133,7 @@ def test_the_manifest_tells_how_it_was_made(build, clips, ffmpeg):
     ]
     for cell in manifest["cells"]:
         (command,) = cell["commands"]
-        assert command.startswith("ffmpeg -threads 1 -protocol_whitelist file -i file:")
+        assert command.startswith("ffmpeg -filter_complex_threads 1 -threads 1 -prot")
         assert cell["seconds"] > 0
     assert str(clips[0].parent) not in report.manifest.read_text()
 

@@ -270,14 +270,14 @@ CLIP = Clip(
 REFERENCE = "trim=start_frame=0:end_frame=30,format=yuv420p,settb=1001/30000,setpts=N"
 BACK = "scale=640:360:flags=bicubic,format=yuv420p,settb=1001/30000,setpts=N"
 VMAF = (
-    "[distorted][reference]libvmaf=model=version=vmaf_v0.6.1:feature=name=adm|name=vif|name=motion"
+    f"[0:V:0]{REFERENCE}[reference];[distorted][reference]libvmaf=model=version=vmaf_v0.6.1:feature=name=adm|name=vif|name=motion"
     ":log_fmt=json:log_path=scores.json:n_threads=1:shortest=1:repeatlast=0[scored]"
 )
 LOOPBACK = (
-    f"-f null - -threads 1 -dec 0:0 -filter_complex [0:V:0]{REFERENCE}[reference];"
-    f"[dec:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
+    "-f null - -threads 1 -dec 0:0 "
+    f"-filter_complex [dec:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
 )
-OPENED = "-threads 1 -i file:/c.mkv -filter_complex"
+OPENED = "-filter_complex_threads 1 -threads 1 -i file:/c.mkv -filter_complex"
 CODED = f"[0:V:0]{REFERENCE},fps=30000/1001,scale=320:180:flags=bicubic"
 STATS = "-fps_mode passthrough -vstats_file packets.txt"
 NODE = "/dev/dri/renderD129"
@@ -325,8 +325,9 @@ def test_the_two_steps_as_built():
         f"{OPENED} {CODED},format=yuv420p[coder] -map [coder] {coding} {STATS} -f obu coded.bin"
     )
     assert " ".join(second) == (
-        "-threads 1 -i file:/c.mkv -threads 1 -f obu -i coded.bin -filter_complex "
-        f"[0:V:0]{REFERENCE}[reference];[1:V:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
+        "-filter_complex_threads 1 -threads 1 -i file:/c.mkv -threads 1 -f obu -i coded.bin "
+        "-filter_complex "
+        f"[1:V:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
     )
 
 

@@ -119,50 +119,47 @@ def commands(
     """
     encoder = encode.encoder
     reference = ",".join((*clip.filters, *clip.timing))
-    # setpts keeps the rate that the container claims; fps states the true one to the encoder.
-    coder_filters = [
+    to_coder = [
+        # setpts keeps the rate that the container claims; fps states the true one to the encoder.
         f"fps={clip.fps.numerator}/{clip.fps.denominator}",
         f"scale={encode.width}:{encode.height}:flags=bicubic",
         f"format={encoder.coding_format(clip.pixel_format)}",
         *([encoder.upload] if encoder.upload else []),
     ]
-    distorted = ",".join(
-        (
-            f"scale={clip.width}:{clip.height}:flags=bicubic",
-            f"format={clip.pixel_format}",
-            *clip.timing,
-        )
-    )
-    opening = ("-threads", f"{encode.threads}", *clip.input)
+    back = [
+        f"scale={clip.width}:{clip.height}:flags=bicubic",
+        f"format={clip.pixel_format}",
+        *clip.timing,
+    ]
+    threads = ("-threads", f"{encode.threads}")
+    # Filters would otherwise start a thread for each core, in each of the cells at work.
+    opening = ("-filter_complex_threads", f"{encode.threads}", *threads, *clip.input)
     coder = (
-        *(
-            "-filter_complex",
-            f"[0:V:0]{reference},{','.join(coder_filters)}[coder]",
-            "-map",
-            "[coder]",
-        ),
+        *("-filter_complex", f"[0:V:0]{','.join([reference, *to_coder])}[coder]"),
+        *("-map", "[coder]"),
         *encoder.arguments(
             preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
         ),
         *("-fps_mode", "passthrough", "-vstats_file", _PACKETS),
     )
     device = tuple(encoder.device_arguments(encode.device))
-    scoring = f"[distorted][reference]{_libvmaf(model)}[scored]"
+    distorted = f"{','.join(back)}[distorted]"
+    scoring = f"[0:V:0]{reference}[reference];[distorted][reference]{_libvmaf(model)}[scored]"
     if two_step:
         stream = _STREAM_FORMATS[encoder.codec]
-        graph = f"[0:V:0]{reference}[reference];[1:V:0]{distorted}[distorted];{scoring}"
+        graph = f"[1:V:0]{distorted};{scoring}"
         return (
             (*device, *opening, *coder, "-f", stream, _CODED),
             (
-                *(*opening, "-threads", f"{encode.threads}", "-f", stream, "-i", _CODED),
+                *(*opening, *threads, "-f", stream, "-i", _CODED),
                 *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
             ),
         )
-    graph = f"[0:V:0]{reference}[reference];[dec:0]{distorted}[distorted];{scoring}"
+    graph = f"[dec:0]{distorted};{scoring}"
     return (
         (
             *(*device, *opening, *coder, "-f", "null", "-"),
-            *("-threads", f"{encode.threads}", "-dec", "0:0"),
+            *(*threads, "-dec", "0:0"),
             *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
         ),
     )
