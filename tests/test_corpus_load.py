@@ -199,7 +199,8 @@ hostile_values = st.sampled_from(
     [
         "1", "2.5", "-3", "1e3", "true", "null", '"a"', '"5"', '"a:b"', '"{"', '"["', '":null"',
         '": null,"', '"\\""', '"\\u003a"', '"\\\\"', '"\\ud800"', '["q"]', "[1]", '{"k":1}', "{}",
-        "9" * 25, "1" + "0" * 400, "1" * 5000, "1e999", "NaN", "-Infinity", '"é"', '"\\u00e9"',
+        "9" * 25, "1" + "0" * 400, "1" * 5000, "1e999", "NaN", "-Infinity", '"é"',
+        '"\\u00e9"', '"\\u0022"', '"\\u005B"', '"\\uD83d\\uDe00"', '"\\\\u00e9"',
         '"' + ":" * 3 + '"', "[" * 50 + "]" * 50,
     ]
 )  # fmt: skip
@@ -261,6 +262,12 @@ def test_spelled_nulls_do_not_need_the_slow_way(save, monkeypatch):
     monkeypatch.setattr(jsonl, "_check_lines", pytest.fail)
     rows = [row(i, mos=None if i % 2 else 3.5, preset="a") for i in range(4)]
     assert load_corpus(save(lines_of(rows))).rows["mos"].to_list() == [3.5, None, 3.5, None]
+
+
+def test_escaped_letters_do_not_need_the_slow_way(save, monkeypatch):
+    monkeypatch.setattr(jsonl, "_check_lines", pytest.fail)
+    lines = lines_of([row(src="été"), row(src="映画")], ensure_ascii=True)
+    assert load_corpus(save(lines)).rows["src"].to_list() == ["été", "映画"]
 
 
 def test_colons_in_a_text_do_not_need_the_slow_way(save, monkeypatch):

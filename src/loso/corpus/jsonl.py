@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ _SAMPLE: Final = 1000
 
 _BLOCK: Final = 2**18
 """Bytes counted at a time: they stay in the processor's cache."""
+
+_TELLING_ESCAPE: Final = re.compile(rb"\\(?!u(?!00[0-7]|[dD][89a-fA-F]))")
+"""An escape that may stand for a mark or for half a character; \\u00e9 and its like cannot."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = " \t\r\n"
@@ -103,12 +107,12 @@ def _read(content: bytes, *, sample: int | None, known: pl.Schema | None) -> pl.
 def _is_whole(table: pl.DataFrame, content: bytes, *, nulls: int) -> bool:
     """Tell whether counts prove that `table` holds what `content` says; False is "not proven".
 
-    Where nothing is escaped, listed or nested, every quote delimits a key or a text, and every
-    colon outside a text follows a key. Then as many keys as values and spelled `nulls` means that
-    no value was left out and no key came twice (but to repeat one as null while another row lacks
-    it), and a pair of quotes for each key and each text means that no text was a number.
+    Where no mark is escaped and nothing listed or nested, every quote delimits a key or a text,
+    and every colon outside a text follows a key. Then as many keys as values and spelled `nulls`
+    means that no value was left out and no key came twice (but to repeat one as null while another
+    row lacks it), and a pair of quotes for each key and each text that no text was a number.
     """
-    if b"\\" in content or b"[" in content:
+    if b"[" in content or (b"\\" in content and _TELLING_ESCAPE.search(content)):
         return False
     braces, colons, quotes = _count(content, b'{:"')
     if braces != table.height:
