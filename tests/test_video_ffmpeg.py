@@ -13,6 +13,9 @@ from loso.video.ffmpeg import FfmpegSession, find_ffmpeg, reason_of
 VERSION = (
     "ffmpeg version {version} Copyright\nconfiguration: --enable-libvmaf\nlibavcodec {codec}. 3.100"
 )
+ENCODERS = (
+    " V..... = Video\n ------\n V....D libx264   H.264\n V..... libvvenc  VVC\n A..... aac  AAC"
+)
 LIBVMAF = " .. libvmaf           VV->V      Calculate the VMAF"
 
 
@@ -27,6 +30,7 @@ def fake(tmp_path):
             'case "$2" in\n'
             f"-version) cat <<'E'\n{VERSION.format(version=version, codec=codec)}\nE\n;;\n"
             f"-filters) cat <<'E'\nFilters:\n{filters}\nE\n;;\n"
+            f"-encoders) cat <<'E'\nEncoders:\n{ENCODERS}\nE\n;;\n"
             f"*) {otherwise} ;;\n"
             "esac\n"
         )
@@ -45,6 +49,8 @@ def test_the_order_is_option_then_variable_then_the_bundled_one(fake, monkeypatc
     assert (option.version, option.has_loopback) == ("7.1", True)
     assert (variable.version, variable.has_loopback) == ("6.1", False)
     assert "imageio_ffmpeg" in bundled.path
+    assert option.encoders == {"libx264", "libvvenc"}
+    assert {"libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9"} <= bundled.encoders
 
 
 def test_the_path_comes_last(fake, monkeypatch, tmp_path):

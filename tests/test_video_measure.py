@@ -391,6 +391,15 @@ def test_an_encoder_that_does_not_work_is_said_with_the_reason(session, tmp_path
     assert refusal.value.exit_code == 3
 
 
+def test_an_encoder_that_was_left_out_is_said(session, tmp_path):
+    with pytest.raises(MissingTool) as refusal:
+        try_encoder(encode_of("h264_videotoolbox"), session, folder=tmp_path, timeout_s=60)
+    assert str(refusal.value) == (
+        f"h264_videotoolbox: this ffmpeg (version {session.ffmpeg.version}) was built without it; "
+        "leave this encoder out, or give another --ffmpeg"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "extra", "reason"),
     [

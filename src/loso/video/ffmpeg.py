@@ -34,6 +34,8 @@ class Ffmpeg:
     version: str
     configuration: str
     has_loopback: bool
+    encoders: frozenset[str]
+    """Names of what it was built with; whether one works here is another matter."""
 
 
 def find_ffmpeg(explicit: str = "") -> Ffmpeg:
@@ -79,7 +81,9 @@ def _inspect(path: str) -> Ffmpeg:
     program = shutil.which(path)
     if program is None:
         raise MissingTool("is not an executable file")
-    about, filters = _ask(program, "-version"), _ask(program, "-filters")
+    about, filters, encoders = (
+        _ask(program, f"-{of}") for of in ("version", "filters", "encoders")
+    )
     version = re.search(r"^ffmpeg version (\S+)", about, re.MULTILINE)
     codec = re.search(r"^libavcodec\s+(\d+)", about, re.MULTILINE)
     if version is None or codec is None:
@@ -94,6 +98,7 @@ def _inspect(path: str) -> Ffmpeg:
         version=version[1],
         configuration=configuration[1] if configuration else "",
         has_loopback=int(codec[1]) >= _LOOPBACK_LIBAVCODEC,
+        encoders=frozenset(re.findall(r"^ V\S{5} (\w\S*)", encoders, re.MULTILINE)),
     )
 
 

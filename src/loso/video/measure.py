@@ -261,6 +261,13 @@ def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout
     BadSettings where it fails for the extra arguments alone, and where they are ignored: a corpus
     would claim a setting that was never in force.
     """
+    name, program = encode.encoder.name, session.ffmpeg
+    if name not in program.encoders:
+        raise MissingTool(
+            f"this ffmpeg (version {program.version}) was built without it",
+            where=name,
+            fix="leave this encoder out, or give another --ffmpeg",
+        )
     try:
         log = _trial(encode, session, folder=folder, timeout_s=timeout_s)
     except CannotRun as failure:
@@ -268,7 +275,7 @@ def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout
         if not encode.extra:
             raise MissingTool(
                 f"does not work here ({reason})",
-                where=encode.encoder.name,
+                where=name,
                 fix="leave this encoder out",
             ) from None
         # The arguments are to blame only if it works without them.
@@ -279,7 +286,7 @@ def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout
         reason = ignored[1] if ignored and encode.extra else ""
     if reason:
         raise BadSettings(
-            f"{encode.encoder.name} does not take these arguments ({reason})",
+            f"{name} does not take these arguments ({reason})",
             where="--encoder-args",
             found=" ".join(encode.extra),
         )
