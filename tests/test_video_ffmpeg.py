@@ -228,6 +228,15 @@ def test_an_error_in_the_pool_ends_what_its_threads_wait_for(session_of, tmp_pat
     assert all(wait.cancelled() or wait.exception() for wait in waits)
 
 
+def test_nothing_starts_once_the_work_is_stopped(session_of, tmp_path):
+    # It would join a process group that nobody kills again.
+    with session_of("exit 0") as session:
+        session.stop()
+        with pytest.raises(CannotRun) as failure:
+            session.run(["x"], folder=tmp_path, timeout_s=20)
+    assert str(failure.value) == "ffmpeg was not started: the work was stopped"
+
+
 CHILD = """
 import sys
 from pathlib import Path
