@@ -1,0 +1,425 @@
+"""The documents say what the program does: keys, columns, commands, options, exit codes, links."""
+
+import json
+import re
+import shlex
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import typer
+
+import loso
+from loso import errors, pipeline
+from loso.cli import app, main
+from loso.corpus.plan import rows_of
+from loso.recipe import Recipe
+from loso.schema import (
+    CODEC_BLOCK_COLUMNS,
+    CODEC_BLOCK_WIDTH,
+    ENCODER_VOCAB,
+    ENCODER_VOCAB_VERSION,
+    IDENTITY,
+    REQUIRED_NUMBERS,
+    REQUIRED_TEXTS,
+)
+from loso.seedfile import FoldScore, Predictions, SeedFile
+from loso.video.encoders import ENCODERS, Rate
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for folder in (ROOT, ROOT / "docs", ROOT / "integrations" / "vmaf_fork")
+    for path in folder.glob("*.md")
+)
+FORMATS, CLI, RUNBOOK = (ROOT / "docs" / f"{name}.md" for name in ("formats", "cli", "runbook"))
+
+by_document = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+# -- Reading the documents ------------------------------------------------------------------------
+
+
+@cache
+def sections(path):
+    """The lines under each heading of a document, code blocks and lower headings left out."""
+    found = {"": []}
+    title = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            title = line.lstrip("#").strip().replace("`", "")
+            assert title not in found, f"{path.name} has two sections {title!r}"
+            found[title] = []
+        elif not line.startswith("    "):
+            found[title].append(line)
+    return found
+
+
+def table(path, title, first):
+    """The cells of each row of the table in a section whose first column is headed `first`."""
+    blocks = re.split(r"\n\n+", "\n".join(sections(path)[title]).strip())
+    lines = [block.splitlines() for block in blocks if block.startswith(f"| {first} |")]
+    assert len(lines) == 1, f"{path.name} {title!r} needs one table headed {first!r}"
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[0][2:]]
+
+
+def names(path, title, first):
+    """The first column of a table, without its backquotes, in its order."""
+    column = [row[0] for row in table(path, title, first)]
+    assert len(column) == len(set(column)), f"{title} says something twice"
+    assert all(re.fullmatch("`[^`]+`", cell) for cell in column), f"{title}: {column}"
+    return [cell.strip("`") for cell in column]
+
+
+def key_paths(value, names_of=None, prefix=""):
+    """Every key in `value` as a path: a.b, and a[].b for lists of objects.
+
+    `names_of` says where keys are data: their word, such as SRC, or None to stop there.
+    """
+    paths = set()
+    for key, inner in value.items():
+        path = f"{prefix}{key}"
+        paths.add(path)
+        if isinstance(inner, list | tuple):
+            for item in inner:
+                if isinstance(item, dict):
+                    paths |= key_paths(item, names_of, f"{path}[].")
+        elif isinstance(inner, dict):
+            word = (names_of or {}).get(path, "")
+            if word:
+                for item in inner.values():
+                    paths |= key_paths(item, names_of, f"{path}.{word}.")
+            elif word is not None:
+                paths |= key_paths(inner, names_of, f"{path}.")
+    return paths
+
+
+def leaves_and_listed(found, documented):
+    """`found` without objects that the document does not list by themselves, such as `tools`."""
+    parents = {path for path in found if any(other.startswith(f"{path}.") for other in found)}
+    return found - (parents - set(documented))
+
+
+def assert_documented(found, title, first="key"):
+    documented = names(FORMATS, title, first)
+    missing = leaves_and_listed(found, documented) - set(documented)
+    stale = set(documented) - found
+    assert not missing, f"docs/formats.md, {title}: say what {sorted(missing)} are"
+    assert not stale, f"docs/formats.md, {title}: {sorted(stale)} no longer exist"
+
+
+# -- docs/formats.md: the contract with trained models --------------------------------------------
+
+VERSION_2 = (
+    "libx264 libx265 libsvtav1 libvvenc libvpx-vp9 h264_nvenc hevc_nvenc av1_nvenc "
+    "h264_qsv hevc_qsv av1_qsv unknown"
+).split()
+REQUIRED_BY_VERSION_2 = (
+    "src encoder cq frame_index vmaf adm2 vif_scale0 vif_scale1 vif_scale2 vif_scale3 motion2"
+).split()
+NEW_VERSION = (
+    "Every trained model depends on this. If the change is meant, raise ENCODER_VOCAB_VERSION, "
+    "retrain every model, and pin the new version here and in docs/formats.md"
+)
+
+
+def test_the_vocabulary_is_that_of_version_2():
+    assert ENCODER_VOCAB_VERSION == 2, NEW_VERSION
+    assert list(ENCODER_VOCAB) == VERSION_2, NEW_VERSION
+    rows = table(FORMATS, "Encoder vocabulary, version 2", "index")
+    assert rows == [[str(index), f"`{name}`"] for index, name in enumerate(VERSION_2)]
+
+
+def test_the_codec_block_is_that_of_version_2():
+    columns = [*(f"encoder_onehot[{name}]" for name in VERSION_2), "preset_norm", "crf_norm"]
+    assert list(CODEC_BLOCK_COLUMNS) == columns, NEW_VERSION
+    assert CODEC_BLOCK_WIDTH == 14, NEW_VERSION
+    rows = table(FORMATS, "Codec block", "index")
+    assert [row[:2] for row in rows] == [[str(i), f"`{c}`"] for i, c in enumerate(columns)]
+
+
+def test_the_required_columns_are_those_of_version_2():
+    assert [*REQUIRED_TEXTS, *REQUIRED_NUMBERS] == REQUIRED_BY_VERSION_2, NEW_VERSION
+    assert names(FORMATS, "Required columns", "column") == REQUIRED_BY_VERSION_2
+
+
+def test_the_identity_of_a_row_is_documented():
+    sentence = " ".join(sections(FORMATS)["Identity"]).partition(";")[0]
+    assert re.findall(r"`(\w+)`", sentence) == list(IDENTITY)
+
+
+# -- docs/formats.md: files -----------------------------------------------------------------------
+
+
+def test_every_column_that_a_build_adds_is_documented():
+    clip = SimpleNamespace(src="a", fps=Fraction(25), frames=1)
+    measured = SimpleNamespace(vmaf=(90.0,), features={}, packet_bytes=(1,))
+    found = set()
+    for name, preset in (("libx264", "medium"), ("h264_videotoolbox", "default")):
+        encode = SimpleNamespace(
+            encoder=ENCODERS[name], preset=preset, rate=Rate("quality", 60), width=2, height=2
+        )
+        cell = SimpleNamespace(name="a_b", clip=clip, encode=encode)
+        found |= rows_of(cell, measured)[0].keys()
+    assert_documented(
+        found - set(REQUIRED_BY_VERSION_2), "Columns that loso corpus build adds", "column"
+    )
+
+
+def test_every_key_of_a_seed_file_is_documented():
+    found = set(SeedFile.model_fields) - {"predictions"}
+    found |= {f"folds[].{key}" for key in FoldScore.model_fields}
+    found |= {f"predictions.{key}" for key in Predictions.model_fields}
+    assert_documented(found, "loso_seed{N}.json")
+
+
+def test_every_file_of_a_run_is_documented(make_corpus, tmp_path):
+    corpus = make_corpus(
+        sources=["ant", "bee", "cat", "dog"],
+        frames=8,
+        edit=lambda _, row: row.update(clip=f"{row['src']}{row['encoder']}{row['cq']}"),
+    )
+    folder = tmp_path / "run"
+    pipeline.run(corpus, folder, Recipe(epochs=1, hidden=4), [0, 1])
+
+    seed_names = {re.sub(r"\d+", "{N}", path.name) for path in folder.glob("*seed*")}
+    others = {path.name for path in folder.glob("[!.]*")} - {p.name for p in folder.glob("*seed*")}
+    documented = {name.rstrip("/") for name in names(FORMATS, "A run's folder", "file")}
+    assert documented == seed_names | others | {"PROMOTE.json"}
+
+    for name in ("oof_seed0.parquet", "losses.parquet"):
+        columns = pl.read_parquet(folder / name).columns
+        title = name.replace("0", "{N}")
+        assert names(FORMATS, title, "column") == columns
+
+    record = json.loads((folder / "loso_seed0.json").read_text())
+    written = key_paths(record, {"versions": None})
+    documented = set(names(FORMATS, "loso_seed{N}.json", "key"))
+    assert written - {"predictions"} <= documented
+    assert documented - written == {"note", "excluded_sources", "folds[].reason"}
+
+    call = key_paths(json.loads((folder / "run.json").read_text()), {"versions": None})
+    assert_documented(call, "run.json")
+
+    verdict = json.loads((folder / "HOLD.json").read_text())
+    data_keys = dict.fromkeys(["gate.per_seed_plccs", "evidence.seeds", "evidence.predictions"])
+    assert_documented(key_paths(verdict, data_keys), "PROMOTE.json and HOLD.json")
+    checks = [advice["check"] for advice in verdict["gate"]["advisory"]]
+    assert sorted(names(FORMATS, "PROMOTE.json and HOLD.json", "check")) == sorted(checks)
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """Run a command line as a shell would; return the objects it prints on stdout."""
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["loso", *map(str, words)])
+        with pytest.raises(SystemExit):
+            main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+def test_the_manifest_and_what_a_build_prints_are_documented(printed, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (2, 96 * 64 * 3 // 2), dtype=np.uint8)
+    (tmp_path / "noise.yuv").write_bytes(picture.tobytes())
+    out = tmp_path / "tiny.jsonl"
+    raw = ["--width", 96, "--height", 64, "--fps", 25]
+    coder = ["--encoder", "libx264", "--preset", "ultrafast", "--quality", 30]
+    (report,) = printed(
+        *("corpus", "build", tmp_path / "noise.yuv", *raw, *coder, "--out", out, "--json")
+    )
+    assert_documented(key_paths(report, {"missing": None}), "loso corpus build --json")
+    manifest = json.loads((tmp_path / "tiny.manifest.json").read_text())
+    found = key_paths(manifest, {"clips": "SRC", "missing": None})
+    assert_documented(found, "Corpus manifest")
+    assert f"{tmp_path}" not in json.dumps({**manifest, "command": ""})
+
+
+def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_corpus, tmp_path):
+    def rise(_, row):
+        if row["cq"] == 40:
+            row["vmaf"] = 99.0 - row["frame_index"]
+
+    corpus = make_corpus(edit=rise)
+    (summary,) = printed("corpus", "check", corpus, "--json")
+    found = key_paths(summary, {"features": "NAME", "unknown_encoders": None})
+    assert_documented(found, "loso corpus check --json")
+
+    few = ["--min-rows", 1, "--epochs", 1, "--hidden", 4, "--seeds", "0,1"]
+    run = tmp_path / "run"
+    (trained,) = printed("train", "--corpus", corpus, "--out-dir", run, *few, "--json")
+    assert_documented(key_paths(trained, {"mean_plcc": None}), "loso train --json")
+
+    (gate,) = printed("gate", run, "--seeds", "0,1", "--json")
+    found = {f"gate.{path}" for path in key_paths(gate, {"per_seed_plccs": None})}
+    documented = names(FORMATS, "PROMOTE.json and HOLD.json", "key")
+    assert found == {path for path in documented if path.startswith("gate.")}
+
+    (refusal,) = printed("gate", tmp_path / "nowhere", "--json")
+    assert_documented(set(refusal), "A refusal")
+
+
+def test_every_exit_code_is_documented():
+    def tree(kind):
+        yield kind
+        for child in kind.__subclasses__():
+            yield from tree(child)
+
+    classes = {kind.__name__: str(kind.exit_code) for kind in tree(errors.LosoError)}
+    rows = table(FORMATS, "Exit codes", "class")
+    assert {row[0].strip("`"): row[1] for row in rows} == classes
+    codes = names(FORMATS, "Exit codes", "code")
+    assert set(codes) == {"0", "130", *classes.values()}
+
+
+# -- docs/cli.md ----------------------------------------------------------------------------------
+
+
+def commands(command=None, words=("loso",)):
+    """Every command of the program that does something, by its words, and the root."""
+    command = command or typer.main.get_command(app)
+    children = getattr(command, "commands", {})
+    if not children or len(words) == 1:
+        yield " ".join(words), command
+    for name, child in children.items():
+        yield from commands(child, (*words, name))
+
+
+COMMANDS = dict(commands())
+NEEDED = {
+    "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
+    "loso corpus check": "corpus.jsonl",
+    "loso gate": "runs/first",
+    "loso validate": "runs/first",
+}
+"""What a command line cannot do without."""
+
+
+def label(parameter):
+    return parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
+
+
+def default(parameter):
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    if value is None or value is False or value in ("", []):
+        return "-"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_every_command_has_its_section_and_its_line():
+    titled = [title for title in sections(CLI) if re.match(r"loso( |$)", title)]
+    assert sorted(titled) == sorted(COMMANDS)
+    listed = [re.sub(r"\[`(.*)`\].*", r"\1", row[0]) for row in table(CLI, "Commands", "command")]
+    assert sorted(listed) == sorted(set(COMMANDS) - {"loso"})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_stands_in_its_section_with_its_default(name):
+    rows = table(CLI, name, "option")
+    documented = {row[0].strip("`"): row[1] for row in rows}
+    assert len(documented) == len(rows)
+    parameters = [p for p in COMMANDS[name].params if "--help" not in p.opts]
+    assert documented == {label(p): default(p) for p in parameters}
+
+
+@pytest.mark.parametrize("name", set(COMMANDS) - {"loso"})
+def test_every_example_of_an_option_parses(name):
+    for option, _, example, *_ in table(CLI, name, "option"):
+        words = shlex.split(example.strip("`"))
+        if option.startswith("`--"):
+            assert words[0] == option.strip("`")
+            words = [*shlex.split(NEEDED.get(name, "")), *words]
+        elif name == "loso corpus build":
+            words += ["--encoder", "libx264"]
+        COMMANDS[name].make_context(name, words)
+
+
+def test_every_encoder_stands_there_with_its_scale():
+    rows = []
+    for encoder in ENCODERS.values():
+        low, high = encoder.quality_range
+        scale = f"{low}..{high}" + ("" if encoder.whole_quality else ", fractions too")
+        presets = " ".join(encoder.presets)
+        rows.append([f"`{encoder.name}`", scale, presets, encoder.default_preset])
+    assert table(CLI, "Encoders", "encoder") == rows
+
+
+# -- All documents --------------------------------------------------------------------------------
+
+
+def command_lines(text):
+    """Lines of code blocks that call loso, continued ones joined, each up to a pipe or its like."""
+    blocks = re.sub(r"\\\n\s+", "", text)
+    for line in re.findall(r"^(?: {4}|\$ )\s*(?:\$ )?(loso .*)$", blocks, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        ends = [i for i, word in enumerate(words) if word[0] in "|>&;"]
+        yield words[: min(ends, default=len(words))]
+
+
+def split(words):
+    """The command that a command line calls, and the words after its name."""
+    command, at = COMMANDS["loso"], 1
+    while hasattr(command, "commands") and at < len(words) and not words[at].startswith("-"):
+        assert words[at] in command.commands, f"no such command: {shlex.join(words)}"
+        command, at = command.commands[words[at]], at + 1
+    return command, words[at:]
+
+
+@by_document
+def test_every_command_line_parses(path):
+    for words in command_lines(path.read_text(encoding="utf-8")):
+        command, rest = split(words)
+        if rest in (["--version"], ["--help"]):
+            continue
+        command.make_context(" ".join(words), rest)
+
+
+@by_document
+def test_every_command_in_a_sentence_exists(path):
+    text = path.read_text(encoding="utf-8")
+    for code in re.findall(r"`(loso [^`]+)`", text):
+        words = shlex.split(code)
+        command, rest = split(words)
+        known = {option for p in command.params for option in p.opts} | {"--help", "-h"}
+        for word in rest:
+            assert not word.startswith("--") or word.partition("=")[0] in known, code
+
+
+@by_document
+def test_every_link_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), f"{path.name}: {target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(there), f"{path.name}: {target} has no such heading"
+
+
+@cache
+def anchors(path):
+    """The anchors of a document's headings, as GitHub makes them."""
+    titles = [title.lower() for title in sections(path)]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def test_every_step_that_a_refusal_names_is_in_the_runbook():
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in Path(loso.__file__).parent.rglob("*.py")
+    )
+    steps = set(re.findall(r"docs/runbook\.md, (step \d)", sources))
+    assert "step 0" in steps
+    titles = [title.lower() for title in sections(RUNBOOK)]
+    for step in steps:
+        assert any(title.startswith(f"{step}:") for title in titles), step
