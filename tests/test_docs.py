@@ -17,6 +17,7 @@ import loso
 from loso import errors, pipeline
 from loso.cli import app, main
 from loso.corpus.plan import rows_of
+from loso.data import demo_corpus_path
 from loso.recipe import Recipe
 from loso.schema import (
     CODEC_BLOCK_COLUMNS,
@@ -238,9 +239,11 @@ def test_the_manifest_and_what_a_build_prints_are_documented(printed, tmp_path):
     )
     assert_documented(key_paths(report, {"missing": None}), "loso corpus build --json")
     manifest = json.loads((tmp_path / "tiny.manifest.json").read_text())
-    found = key_paths(manifest, {"clips": "SRC", "missing": None})
-    assert_documented(found, "Corpus manifest")
     assert f"{tmp_path}" not in json.dumps({**manifest, "command": ""})
+    shipped = json.loads(demo_corpus_path().with_name("demo.manifest.json").read_text())
+    for content in (manifest, shipped):
+        found = key_paths(content, {"clips": "SRC", "missing": None})
+        assert_documented(found, "Corpus manifest")
 
 
 def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_corpus, tmp_path):
