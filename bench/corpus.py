@@ -19,15 +19,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
 from loso.corpus.build import build_corpus
-from loso.corpus.choices import read_choices
-from loso.corpus.plan import BuildSettings, Cell, plan_cells
-from loso.video.clips import ClipSettings, open_clip
-from loso.video.ffmpeg import Ffmpeg, FfmpegSession, find_ffmpeg
+from loso.corpus.choices import Choice, read_choices
+from loso.corpus.plan import BuildSettings
+from loso.video.clips import ClipSettings
+from loso.video.ffmpeg import Ffmpeg, find_ffmpeg
 
 GENERATED = {
     "mandelbrot": "mandelbrot=size=1280x720:rate=30",
@@ -70,33 +71,39 @@ def the_new_way(
 def the_old_way(
     ffmpeg: Ffmpeg, clips: Sequence[Path], settings: BuildSettings, folder: Path, jobs: int
 ) -> Scores:
-    """Return the scores of each cell by way of coded files and raw video on disk."""
-    with FfmpegSession(ffmpeg) as session:
-        opened = [open_clip(path, settings.clips, session, timeout_s=600) for path in clips]
-    raw = ("-fps_mode", "passthrough", "-f", "rawvideo")
-    for clip in opened:
-        run(ffmpeg, *clip.input, "-vf", ",".join(clip.filters), *raw, folder / f"{clip.src}.yuv")
+    """Return the scores of each cell by way of coded files and raw video on disk.
 
-    def work(cell: Cell) -> tuple[str, list[float]]:
-        clip, encode = cell.clip, cell.encode
-        size = ("-video_size", f"{clip.width}x{clip.height}", "-framerate", clip.fps)
-        opening = ("-f", "rawvideo", "-pix_fmt", clip.pixel_format, *size, "-i")
-        reference = folder / f"{clip.src}.yuv"
-        coded, distorted, log = (folder / f"{cell.name}.{end}" for end in ("mkv", "yuv", "json"))
-        arguments = encode.encoder.arguments(preset=encode.preset, rate=encode.rate, threads=1)
-        coding_format = encode.encoder.coding_format(clip.pixel_format)
-        run(ffmpeg, *opening, reference, *arguments, "-pix_fmt", coding_format, coded)
-        run(ffmpeg, "-i", coded, "-pix_fmt", clip.pixel_format, *raw, distorted)
+    Every clip becomes raw video once; a cell codes the clip to a file, decodes that to raw video,
+    scores raw against raw, and takes its files away.
+    """
+    width, height = settings.clips.scale or (0, 0)
+    resize = f"scale={width}:{height}:flags=bicubic,format=yuv420p"
+    look = ("-vf", f"trim=end_frame={settings.clips.frames},{resize}")
+    raw = ("-pix_fmt", "yuv420p", "-fps_mode", "passthrough", "-f", "rawvideo")
+    opening = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", f"{width}x{height}", "-i")
+
+    def to_raw(clip: Path) -> None:
+        run(ffmpeg, "-i", clip, *look, *raw, folder / f"{clip.stem}.yuv")
+
+    def work(cell: tuple[Path, Choice]) -> tuple[str, list[float]]:
+        clip, choice = cell
+        name = f"{clip.stem}_{choice.encoder.name}_{choice.preset}_{choice.rate.label}_{height}p"
+        coded, distorted, log = (folder / f"{name}.{end}" for end in ("mkv", "yuv", "json"))
+        arguments = choice.encoder.arguments(preset=choice.preset, rate=choice.rate, threads=1)
+        coding = (*arguments, "-pix_fmt", choice.encoder.coding_format("yuv420p"))
+        run(ffmpeg, "-i", clip, *look, "-fps_mode", "passthrough", "-an", *coding, coded)
+        run(ffmpeg, "-i", coded, *raw, distorted)
+        sides = (*opening, distorted, *opening, folder / f"{clip.stem}.yuv")
         vmaf = f"libvmaf=log_fmt=json:log_path={log}:n_threads=1"
-        sides = (*opening, distorted, *opening, reference)
         run(ffmpeg, *sides, "-filter_complex", vmaf, "-f", "null", "-")
         frames = json.loads(log.read_text(encoding="utf-8"))["frames"]
         for path in (coded, distorted, log):
             path.unlink()
-        return cell.name, [frame["metrics"]["vmaf"] for frame in frames]
+        return name, [frame["metrics"]["vmaf"] for frame in frames]
 
     with ThreadPoolExecutor(jobs) as pool:
-        return dict(pool.map(work, plan_cells(opened, settings)))
+        list(pool.map(to_raw, clips))
+        return dict(pool.map(work, product(clips, settings.choices)))
 
 
 class DiskWatch:
@@ -110,11 +117,10 @@ class DiskWatch:
     def _sample(self) -> None:
         while not self._done.wait(self.every_s):
             total = 0
-            for path in self.folder.rglob("*"):
-                try:
-                    total += path.stat().st_size if path.is_file() else 0
-                except FileNotFoundError:
-                    continue
+            for parent, _, names in os.walk(self.folder):
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        total += Path(f"{parent}/{name}").stat().st_size
             self.peak_bytes = max(self.peak_bytes, total)
 
     def __enter__(self) -> Self:
@@ -161,7 +167,6 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path, help="generated ones unless given")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--scale", default="640x360")
-    parser.add_argument("--fps", type=Fraction, help="of clips that carry no frame rate")
     parser.add_argument("--encoder", action="append", help="libx264 and libsvtav1 unless given")
     parser.add_argument("--quality", action="append", default=[])
     parser.add_argument("--preset", action="append", default=["libsvtav1=10"])
@@ -177,7 +182,7 @@ def main() -> None:
             quality=options.quality or ["25,35"],
             preset=[text for text in options.preset if text.split("=")[0] in encoders],
         ),
-        clips=ClipSettings(frames=options.frames, scale=(width, height), fps=options.fps),
+        clips=ClipSettings(frames=options.frames, scale=(width, height)),
     )
     with tempfile.TemporaryDirectory() as folder:
         clips = options.clips or generate(find_ffmpeg(), Path(folder), options.frames)

@@ -267,18 +267,21 @@ CLIP = Clip(
     filters=("trim=start_frame=0:end_frame=30", "format=yuv420p"),
     remarks=(),
 )
-REFERENCE = "trim=start_frame=0:end_frame=30,format=yuv420p,settb=1001/30000,setpts=N"
-BACK = "scale=640:360:flags=bicubic,format=yuv420p,settb=1001/30000,setpts=N"
+TIMING = "settb=1001/30000,setpts=N"
+REFERENCE = f"[0:V:0]trim=start_frame=0:end_frame=30,format=yuv420p,{TIMING}"
+BACK = f"scale=640:360:flags=bicubic,format=yuv420p,{TIMING}[distorted]"
 VMAF = (
-    f"[0:V:0]{REFERENCE}[reference];[distorted][reference]libvmaf=model=version=vmaf_v0.6.1:feature=name=adm|name=vif|name=motion"
+    "[distorted][reference]libvmaf=model=version=vmaf_v0.6.1:feature=name=adm|name=vif|name=motion"
     ":log_fmt=json:log_path=scores.json:n_threads=1:shortest=1:repeatlast=0[scored]"
+    " -map [scored] -f null -"
 )
 LOOPBACK = (
-    "-f null - -threads 1 -dec 0:0 "
-    f"-filter_complex [dec:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
+    "-f null - -map [reference] -c:v wrapped_avframe -fps_mode passthrough -f null - "
+    "-threads 1 -dec 0:0 -threads 1 -dec 1:0 "
+    f"-filter_complex [dec:0]{BACK};[dec:1]{TIMING}[reference];{VMAF}"
 )
-OPENED = "-filter_complex_threads 1 -threads 1 -i file:/c.mkv -filter_complex"
-CODED = f"[0:V:0]{REFERENCE},fps=30000/1001,scale=320:180:flags=bicubic"
+OPENED = "-filter_complex_threads 1 -threads 1 -i file:/c.mkv"
+TO_CODER = "fps=30000/1001,scale=320:180:flags=bicubic"
 STATS = "-fps_mode passthrough -vstats_file packets.txt"
 NODE = "/dev/dri/renderD129"
 
@@ -313,7 +316,8 @@ def test_the_one_process_as_built(name, device, to_coder, coding):
     encode = encode_of(name, size=(320, 180), preset=preset, device=NODE)
     (line,) = commands(CLIP, encode, MODEL, two_step=False)
     assert " ".join(line) == (
-        f"{device}{OPENED} {CODED},{to_coder}[coder] -map [coder] {coding} {STATS} {LOOPBACK}"
+        f"{device}{OPENED} -filter_complex {REFERENCE},split[reference][same];"
+        f"[same]{TO_CODER},{to_coder}[coder] -map [coder] {coding} {STATS} {LOOPBACK}"
     )
 
 
@@ -322,12 +326,12 @@ def test_the_two_steps_as_built():
     first, second = commands(CLIP, encode, MODEL, two_step=True)
     coding = "-c:v libsvtav1 -crf 30 -preset 8 -svtav1-params lp=1"
     assert " ".join(first) == (
-        f"{OPENED} {CODED},format=yuv420p[coder] -map [coder] {coding} {STATS} -f obu coded.bin"
+        f"{OPENED} -filter_complex {REFERENCE},{TO_CODER},format=yuv420p[coder] "
+        f"-map [coder] {coding} {STATS} -f obu coded.bin"
     )
     assert " ".join(second) == (
-        "-filter_complex_threads 1 -threads 1 -i file:/c.mkv -threads 1 -f obu -i coded.bin "
-        "-filter_complex "
-        f"[1:V:0]{BACK}[distorted];{VMAF} -map [scored] -f null -"
+        f"{OPENED} -threads 1 -f obu -i coded.bin "
+        f"-filter_complex {REFERENCE}[reference];[1:V:0]{BACK};{VMAF}"
     )
 
 

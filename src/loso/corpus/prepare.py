@@ -35,13 +35,20 @@ def prepare(
     Clips of one stem are refused: a stem is the row's source, and a source is one content. What
     libvmaf, an encoder or a clip refuses comes from where they are tried.
     """
-
-    def look(path: Path) -> Clip:
-        return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
-
     _refuse_equal_names(paths)
-    libvmaf = _try_tools(settings, session)
-    with session.pool(jobs) as pool:
+    limit_s = min(TRIAL_TIMEOUT_S, settings.timeout_s)
+    with TemporaryDirectory(prefix="loso-") as name, session.pool(jobs) as pool:
+        folder = Path(name)
+
+        def attempt(encode: Encode) -> None:
+            try_encoder(encode, session, folder=folder, timeout_s=limit_s)
+
+        def look(path: Path) -> Clip:
+            return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
+
+        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=limit_s)
+        for _ in pool.map(attempt, _trials(settings)):
+            pass
         clips = sorted(pool.map(look, paths), key=lambda clip: clip.src)
     cells = plan_cells(clips, settings)
     tools = {
@@ -74,27 +81,23 @@ def _refuse_equal_names(paths: Sequence[Path]) -> None:
             )
 
 
-def _try_tools(settings: BuildSettings, session: FfmpegSession) -> str:
-    """Return libvmaf's version, after it scored a frame and each encoder coded some."""
-    # One trial for each kind of command line: its other qualities differ by a number alone.
-    trials = {(c.encoder.name, c.preset, c.rate.control): c for c in settings.choices}
+def _trials(settings: BuildSettings) -> list[Encode]:
+    """Return one encode for each kind of command line: other qualities differ by a number alone."""
+    kinds = {(c.encoder.name, c.preset, c.rate.control): c for c in settings.choices}
     width, height = TRIAL_SIZE
-    with TemporaryDirectory(prefix="loso-") as name:
-        folder, limit_s = Path(name), min(TRIAL_TIMEOUT_S, settings.timeout_s)
-        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=limit_s)
-        for choice in trials.values():
-            encode = Encode(
-                encoder=choice.encoder,
-                preset=choice.preset,
-                rate=choice.rate,
-                width=width,
-                height=height,
-                threads=settings.threads,
-                extra=choice.extra,
-                device=settings.device(choice.encoder),
-            )
-            try_encoder(encode, session, folder=folder, timeout_s=limit_s)
-    return libvmaf
+    return [
+        Encode(
+            encoder=choice.encoder,
+            preset=choice.preset,
+            rate=choice.rate,
+            width=width,
+            height=height,
+            threads=settings.threads,
+            extra=choice.extra,
+            device=settings.device(choice.encoder),
+        )
+        for choice in kinds.values()
+    ]
 
 
 def _warnings(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:

@@ -117,50 +117,47 @@ def commands(
     libvmaf takes the distorted picture first. Both sides are re-timed by frame number, so that a
     frame meets its own reference whatever timestamps coding left.
     """
-    encoder = encode.encoder
-    reference = ",".join((*clip.filters, *clip.timing))
-    to_coder = [
-        # setpts keeps the rate that the container claims; fps states the true one to the encoder.
-        f"fps={clip.fps.numerator}/{clip.fps.denominator}",
-        f"scale={encode.width}:{encode.height}:flags=bicubic",
-        f"format={encoder.coding_format(clip.pixel_format)}",
-        *([encoder.upload] if encoder.upload else []),
-    ]
-    back = [
-        f"scale={clip.width}:{clip.height}:flags=bicubic",
-        f"format={clip.pixel_format}",
-        *clip.timing,
-    ]
+    encoder, timing = encode.encoder, ",".join(clip.timing)
+    reference = f"[0:V:0]{','.join(clip.filters)},{timing}"
+    # setpts keeps the rate that the container claims; fps states the true one to the encoder.
+    to_coder = (
+        f"fps={clip.fps.numerator}/{clip.fps.denominator}"
+        f",scale={encode.width}:{encode.height}:flags=bicubic"
+        f",format={encoder.coding_format(clip.pixel_format)}"
+        + (f",{encoder.upload}" if encoder.upload else "")
+    )
+    back = f"scale={clip.width}:{clip.height}:flags=bicubic,format={clip.pixel_format},{timing}"
+    vmaf = f"[distorted][reference]{_libvmaf(model)}[scored]"
+
     threads = ("-threads", f"{encode.threads}")
     # Filters would otherwise start a thread for each core, in each of the cells at work.
     opening = ("-filter_complex_threads", f"{encode.threads}", *threads, *clip.input)
-    coder = (
-        *("-filter_complex", f"[0:V:0]{','.join([reference, *to_coder])}[coder]"),
-        *("-map", "[coder]"),
-        *encoder.arguments(
-            preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
-        ),
-        *("-fps_mode", "passthrough", "-vstats_file", _PACKETS),
+    device = encoder.device_arguments(encode.device)
+    arguments = encoder.arguments(
+        preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
     )
-    device = tuple(encoder.device_arguments(encode.device))
-    distorted = f"{','.join(back)}[distorted]"
-    scoring = f"[0:V:0]{reference}[reference];[distorted][reference]{_libvmaf(model)}[scored]"
+    as_they_come = ("-fps_mode", "passthrough")
+    coder = ("-map", "[coder]", *arguments, *as_they_come, "-vstats_file", _PACKETS)
+    nowhere = ("-f", "null", "-")
     if two_step:
         stream = _STREAM_FORMATS[encoder.codec]
-        graph = f"[1:V:0]{distorted};{scoring}"
+        one = f"{reference},{to_coder}[coder]"
+        two = f"{reference}[reference];[1:V:0]{back}[distorted];{vmaf}"
+        coded = ("-f", stream, "-i", _CODED)
         return (
-            (*device, *opening, *coder, "-f", stream, _CODED),
-            (
-                *(*opening, *threads, "-f", stream, "-i", _CODED),
-                *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
-            ),
+            (*device, *opening, "-filter_complex", one, *coder, "-f", stream, _CODED),
+            (*opening, *threads, *coded, "-filter_complex", two, "-map", "[scored]", *nowhere),
         )
-    graph = f"[dec:0]{distorted};{scoring}"
+    # The reference passes through an encoder and a decoder that hand on frames as they are: the
+    # clip is decoded and converted once, and the frames that were coded are those scored against.
+    one = f"{reference},split[reference][same];[same]{to_coder}[coder]"
+    hand_on = ("-map", "[reference]", "-c:v", "wrapped_avframe", *as_they_come)
+    two = f"[dec:0]{back}[distorted];[dec:1]{timing}[reference];{vmaf}"
+    decoders = (*threads, "-dec", "0:0", *threads, "-dec", "1:0")
     return (
         (
-            *(*device, *opening, *coder, "-f", "null", "-"),
-            *(*threads, "-dec", "0:0"),
-            *("-filter_complex", graph, "-map", "[scored]", "-f", "null", "-"),
+            *(*device, *opening, "-filter_complex", one, *coder, *nowhere, *hand_on, *nowhere),
+            *(*decoders, "-filter_complex", two, "-map", "[scored]", *nowhere),
         ),
     )
 
