@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -404,6 +405,15 @@ def test_two_clips_of_one_name_are_refused(build, clips, tmp_path):
     assert str(refusal.value) == (
         f"{clips[0]} and {twin}: two clips are named bee, and the name is the source; "
         "name each once, or rename one"
+    )
+
+
+def test_a_name_that_is_no_text_is_refused(build):
+    path = Path(os.fsdecode(b"caf\xe9.mkv"))
+    with pytest.raises(BadClip) as refusal:
+        build(paths=[path])
+    assert str(refusal.value) == (
+        "'caf\\udce9.mkv': its name is not UTF-8, and the name is the source; rename it"
     )
 
 

@@ -238,6 +238,15 @@ def test_recorded_logs_that_do_not_match_are_refused(make, tmp_path, packets, sc
     assert str(failure.value) == text
 
 
+def test_a_score_that_is_no_number_is_refused(make, tmp_path):
+    scores = scores_of(FRAMES)
+    scores["frames"][0]["metrics"]["integer_motion2"] = float("nan")
+    fake = FakeSession(packets_of(FRAMES), scores)
+    options = {"folder": tmp_path, "timeout_s": 9, "two_step": False}
+    with pytest.raises(CannotRun, match=r"^libvmaf gave a motion2 that is no finite number$"):
+        measure(make(), encode_of(), MODEL, fake, **options)
+
+
 def test_logs_of_an_older_ffmpeg_are_read(make, tmp_path):
     line = "frame=     0 q= 38.0 PSNR= 0.00 f_size=   8764 s_size=        0kB type= I\n"
     fake = FakeSession(line * FRAMES, scores_of(FRAMES, "2.3.1", prefix=""))

@@ -35,7 +35,7 @@ def prepare(
     Clips of one stem are refused: a stem is the row's source, and a source is one content. What
     libvmaf, an encoder or a clip refuses comes from where they are tried.
     """
-    _refuse_equal_names(paths)
+    _refuse_names(paths)
     limit_s = min(TRIAL_TIMEOUT_S, settings.timeout_s)
     with TemporaryDirectory(prefix="loso-") as name, session.pool(jobs) as pool:
         folder = Path(name)
@@ -70,8 +70,17 @@ def prepare(
     )
 
 
-def _refuse_equal_names(paths: Sequence[Path]) -> None:
-    """Refuse two clips of one stem: it is the row's source, and a source is one content."""
+def _refuse_names(paths: Sequence[Path]) -> None:
+    """Refuse stems that cannot be a row's source: not text, or those of two clips."""
+    for path in paths:
+        try:
+            path.stem.encode()
+        except UnicodeEncodeError:
+            raise BadClip(
+                "its name is not UTF-8, and the name is the source",
+                where=repr(str(path)),
+                fix="rename it",
+            ) from None
     for one, other in pairwise(sorted(paths, key=lambda path: path.stem)):
         if one.stem == other.stem:
             raise BadClip(

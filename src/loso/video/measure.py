@@ -8,6 +8,7 @@ scores are the same.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -225,9 +226,13 @@ def _read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
             # libvmaf prefixes its integer features; its float ones go by the bare name.
             logged = f"integer_{name}" if f"integer_{name}" in frames[0] else name
             columns[name] = tuple(float(frame[logged]) for frame in frames)
-        return str(log["version"]), columns
+        version = str(log["version"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CannotRun(f"libvmaf's log is not whole ({error!r})") from None
+    for name, values in columns.items():
+        if not all(map(math.isfinite, values)):
+            raise CannotRun(f"libvmaf gave a {name} that is no finite number")
+    return version, columns
 
 
 def probe_libvmaf(
