@@ -14,8 +14,11 @@ import typer
 from loso.cli.console import hint, print_json, show_progress
 from loso.cli.options import JsonOption
 from loso.cli.settings import with_settings
+from loso.corpus.plan import BuildSettings
 from loso.errors import BadSettings, Incomplete
 from loso.recipe import TrainingNeeds
+from loso.video.clips import ClipSettings
+from loso.video.measure import VmafModel
 
 if TYPE_CHECKING:
     from loso.corpus.build import BuildReport
@@ -25,7 +28,6 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Corpora of measured frames: build them, check them.", no_args_is_help=True)
 
-_DEVICE = "/dev/dri/renderD128"
 _RAW = "Raw YUV clips"
 
 
@@ -46,7 +48,9 @@ def build(
     encoder_args: Annotated[
         list[str] | None, typer.Option(help="More options, libx265='-tune grain'.")
     ] = None,
-    start: Annotated[float, typer.Option(help="Seconds of each clip to skip.")] = 0.0,
+    start: Annotated[
+        float, typer.Option(help="Seconds of each clip to skip.")
+    ] = ClipSettings.start_s,
     frames: Annotated[
         int | None, typer.Option(help="Frames to take of each clip; all unless given.")
     ] = None,
@@ -65,7 +69,7 @@ def build(
     ] = None,
     pix_fmt: Annotated[
         str, typer.Option(help="Of raw YUV clips.", rich_help_panel=_RAW)
-    ] = "yuv420p",
+    ] = ClipSettings.raw_pixel_format,
     fps: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,14 +79,16 @@ def build(
     ] = None,
     vmaf_model: Annotated[
         str, typer.Option(help="version=NAME of a model in libvmaf, or path=FILE.")
-    ] = "version=vmaf_v0.6.1",
+    ] = str(VmafModel()),
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time; one for each core unless given.")
     ] = None,
     threads: Annotated[
         int, typer.Option(help="Threads of each encoder; they change what x264 writes.")
-    ] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 3600.0,
+    ] = BuildSettings.threads,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds one cell may take.")
+    ] = BuildSettings.timeout_s,
     out: Annotated[Path, typer.Option(help="The corpus, .jsonl or .jsonl.gz.")] = Path(
         "corpus.jsonl"
     ),
@@ -90,8 +96,12 @@ def build(
         Path | None, typer.Option(help="Folder of finished cells; OUT.parts unless given.")
     ] = None,
     ffmpeg: Annotated[str, typer.Option(help="The ffmpeg to use, with libvmaf.")] = "",
-    qsv_device: Annotated[str, typer.Option(help="Render node for Quick Sync.")] = _DEVICE,
-    vaapi_device: Annotated[str, typer.Option(help="Render node for VA-API.")] = _DEVICE,
+    qsv_device: Annotated[
+        str, typer.Option(help="Render node for Quick Sync.")
+    ] = BuildSettings.qsv_device,
+    vaapi_device: Annotated[
+        str, typer.Option(help="Render node for VA-API.")
+    ] = BuildSettings.vaapi_device,
     json: JsonOption = False,
 ) -> None:
     """Code every clip with every encoder, preset and quality, and score each frame.
@@ -100,10 +110,7 @@ def build(
     """
     from loso.corpus.build import build_corpus
     from loso.corpus.choices import read_choices
-    from loso.corpus.plan import BuildSettings
-    from loso.video.clips import ClipSettings
     from loso.video.ffmpeg import find_ffmpeg
-    from loso.video.measure import VmafModel
 
     heights = _whole_numbers("--height", height)
     if width is not None and not heights:
