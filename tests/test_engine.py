@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from loso.engine import Member, Network, TrainingPlan, choose, train_members
 from loso.engine.counter import Purpose, fold_in
 from loso.engine.network import first_network
-from loso.errors import BadSettings, Diverged
+from loso.errors import BadSettings, Diverged, MissingTool
 from loso.recipe import Recipe
 
 # Both engines do the same float64 arithmetic in another order of summation; each of the steps
@@ -87,12 +87,18 @@ def test_engines_agree_on_any_shape(rows, members, inputs, hidden, depth, batch_
 
 
 def test_threads_and_company_do_not_change_bytes():
-    plan = make_plan(dtype=np.float32, members=4, epochs=3, uneven=False)
-    together = train_members(plan, engine="batched", threads=2)
-    assert weight_bytes(together) == weight_bytes(train_members(plan, engine="batched", threads=1))
-    alone = TrainingPlan(plan.inputs, plan.target, plan.members[2:3], plan.recipe)
-    single = train_members(alone, engine="batched")
-    assert weight_bytes(single) == weight_bytes(together)[2 * 6 : 3 * 6]
+    plan = make_plan(dtype=np.float32, members=23, epochs=100, uneven=False, hidden=16, lr=5e-3)
+    tensors = 2 * (plan.recipe.depth + 1)
+
+    def bytes_of(members, threads=1):
+        chosen = TrainingPlan(plan.inputs, plan.target, members, plan.recipe)
+        flat = weight_bytes(train_members(chosen, engine="batched", threads=threads))
+        return [flat[i : i + tensors] for i in range(0, len(flat), tensors)]
+
+    together = bytes_of(plan.members)
+    assert bytes_of(plan.members, threads=2) == together
+    assert bytes_of(plan.members[::-1]) == together[::-1]
+    assert bytes_of(plan.members[3:6]) == together[3:6]
 
 
 def test_seed_and_fold_each_change_the_member():
@@ -199,3 +205,9 @@ def test_unknown_engine_and_device_are_refused():
 def test_network_predicts_nothing_for_no_rows():
     network = Network((np.ones((1, 2)),), (np.zeros(1),))
     assert network.predict(np.empty((0, 2))).shape == (0,)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none():
+    with pytest.raises(MissingTool, match="no CUDA device is visible to torch; use --device cpu"):
+        choose("batched", "cuda")

@@ -31,7 +31,7 @@ HEAVY = {
     "subprocess": {"video.ffmpeg"},
     "filelock": {"files"},
     "pandas": set(),
-    "scipy": {"engine.network"},
+    "scipy": {"diagnosis", "engine.network"},
 }
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from loso import pipeline
 from loso.data import demo_corpus_path
-from loso.errors import BadCorpus, BadEvidence
-from loso.recipe import GateThresholds, Recipe, TrainingNeeds
+from loso.errors import BadCorpus, BadEvidence, BadInput, Diverged
+from loso.recipe import Compute, GateThresholds, Recipe
 from loso.verdict import validate_run
 
 # Enough to learn the made-up corpus, little enough for a test.
@@ -80,16 +80,39 @@ def test_what_cannot_be_used_writes_nothing(make_corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_log_ends_with_what_stopped_the_run(make_corpus, tmp_path):
-    needs = TrainingNeeds(min_rows=1)
-    with pytest.raises(BadCorpus):
-        pipeline.run(make_corpus(), tmp_path / "run", QUICK, exclude_sources=["owl"], needs=needs)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exclude_sources": ["owl"]},
+        {"seeds": [0, 0]},
+        {"compute": Compute(engine="jax")},
+        {"key": ["nothing"]},
+        {"exclude_sources": ["ant", "bee", "cat"]},
+    ],
+)
+def test_what_cannot_be_asked_writes_nothing(corpus_path, tmp_path, options):
+    with pytest.raises(BadInput):
+        pipeline.run(corpus_path, tmp_path / "run", QUICK, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_are_counted_after_exclusion(corpus_path, tmp_path):
+    with pytest.raises(
+        BadCorpus, match="too few rows to train on, expected at least 100, found 96"
+    ):
+        pipeline.run(corpus_path, tmp_path / "run", exclude_sources=["ant", "bee"])
+
+
+def test_the_log_ends_with_what_stopped_the_run(corpus_path, tmp_path):
+    wild = Recipe(epochs=40, lr=1e3, depth=4)
+    with pytest.raises(Diverged):
+        pipeline.run(corpus_path, tmp_path / "run", wild, [0])
     (log,) = (tmp_path / "run" / "logs").iterdir()
-    assert "ERROR BadCorpus" in log.read_text().splitlines()[-1]
+    assert "ERROR Diverged: seed 0, held out ant" in log.read_text().splitlines()[-1]
 
 
 def test_the_demo_corpus_goes_the_whole_way(tmp_path):
     """Three epochs are enough to see that every part fits; the whole run is `loso demo`."""
-    outcome = pipeline.run(demo_corpus_path(), tmp_path / "run", Recipe(epochs=3), [0])
+    outcome = pipeline.run(demo_corpus_path(), tmp_path / "run", Recipe(epochs=3), [0, 1])
     assert len(outcome.trained.seed_files[0].folds) == len(outcome.corpus.sources) == 10
     assert outcome.trained.seed_files[0].mean_rmse < 25

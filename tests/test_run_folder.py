@@ -6,7 +6,7 @@ import pytest
 
 import loso.run_folder
 from loso.corpus.load import load_corpus
-from loso.errors import Busy, Diverged
+from loso.errors import BadCorpus, BadInput, BadSettings, Busy, Diverged
 from loso.files import folder_lock, sha256_of
 from loso.recipe import Compute, Recipe
 from loso.run_folder import train_into
@@ -92,11 +92,21 @@ def test_training_again_gives_the_same_predictions_to_the_byte(corpus, folder, t
         assert (folder / name).read_bytes() == (other / name).read_bytes()
 
 
-@pytest.mark.parametrize("change", ["recipe", "corpus", "exclude", "dry-run", "engine", "file"])
-def test_seeds_of_another_making_are_trained_again(
-    corpus, folder, make_corpus, trained_seeds, change
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("recipe", "lr"),
+        ("corpus", "corpus_sha256"),
+        ("exclude", "excluded_sources"),
+        ("dry-run", "epochs"),
+        ("engine", "engine"),
+    ],
+)
+def test_a_seed_of_another_making_is_replaced_by_force_alone(
+    corpus, folder, make_corpus, trained_seeds, change, key
 ):
     train_into(folder, corpus, SHORT, [0])
+    before = (folder / "loso_seed0.json").read_bytes()
     options = {}
     recipe = SHORT
     if change == "recipe":
@@ -109,10 +119,61 @@ def test_seeds_of_another_making_are_trained_again(
         options["dry_run"] = True
     elif change == "engine":
         options["compute"] = Compute(engine="reference")
-    elif change == "file":
-        (folder / "oof_seed0.parquet").write_bytes(b"cut")
-    train_into(folder, corpus, recipe, [0], **options)
+    message = rf"loso_seed0.json: this seed was trained with another {key}, expected .* --force"
+    with pytest.raises(BadInput, match=message):
+        train_into(folder, corpus, recipe, [0], **options)
+    assert (folder / "loso_seed0.json").read_bytes() == before
+    train_into(folder, corpus, recipe, [0], force=True, **options)
     assert trained_seeds == [[0], [0]]
+
+
+@pytest.mark.parametrize("name", ["loso_seed0.json", "oof_seed0.parquet", "losses.parquet"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_seed_that_is_not_whole_is_trained_again(corpus, folder, trained_seeds, name, damage):
+    train_into(folder, corpus, SHORT, [0])
+    whole = (folder / "oof_seed0.parquet").read_bytes()
+    if damage == "cut":
+        (folder / name).write_bytes((folder / name).read_bytes()[:20])
+    else:
+        (folder / name).unlink()
+    train_into(folder, corpus, SHORT, [0])
+    assert trained_seeds == [[0], [0]]
+    assert (folder / "oof_seed0.parquet").read_bytes() == whole
+
+
+def test_a_damaged_record_of_calls_costs_no_training(corpus, folder):
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    train_into(folder, corpus, SHORT, [0])
+    assert len(json.loads((folder / "run.json").read_text())["calls"]) == 1
+
+
+def test_any_training_replaces_a_dry_run(corpus, folder, trained_seeds):
+    train_into(folder, corpus, SHORT, [0], dry_run=True)
+    train_into(folder, corpus, SHORT, [0])
+    assert trained_seeds == [[0], [0]]
+    assert read_seed_file(folder / "loso_seed0.json").note is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "found"), [([-1], "-1"), ([0, 0], "0, 0"), ([], "none"), ([1.0], "1.0")]
+)
+def test_bad_seeds_are_refused_before_anything_is_written(corpus, folder, seeds, found):
+    with pytest.raises(BadSettings, match=rf"seeds must be whole numbers .*, found {found}"):
+        train_into(folder, corpus, SHORT, seeds)
+    assert not folder.exists()
+
+
+def test_one_source_is_refused_before_anything_is_written(corpus, folder):
+    with pytest.raises(BadCorpus, match="needs two sources"):
+        train_into(folder, corpus, SHORT, [0], exclude_sources=["ant", "bee"])
+    assert not folder.exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(corpus, folder):
+    folder.write_text("")
+    with pytest.raises(BadInput, match=r"run: cannot be used as a folder \(File exists\)"):
+        train_into(folder, corpus, SHORT, [0])
 
 
 def test_the_corpus_may_move(corpus, folder, tmp_path, trained_seeds):
@@ -155,10 +216,10 @@ def test_seeds_killed_between_are_finished_later(corpus, folder, trained_seeds, 
     """The plain loop writes each seed as it ends; what was written is not trained again."""
     write = loso.run_folder._write_seed
 
-    def die_on_the_second(out_dir, result, known):
+    def die_on_the_second(out_dir, result, *rest):
         if result.seed == 1:
             raise KeyboardInterrupt
-        write(out_dir, result, known)
+        write(out_dir, result, *rest)
 
     plain = Compute(engine="reference")
     monkeypatch.setattr(loso.run_folder, "_write_seed", die_on_the_second)

@@ -16,10 +16,10 @@ from loso.folds import Fold, leave_one_source_out
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.metrics import plcc, rmse, srocc
 from loso.progress import Progress, silent
-from loso.recipe import DEFAULT_SEEDS, Compute, Recipe
+from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.seedfile import FoldScore, Summary, summarise
 
-__all__ = ["LosoRun", "SeedResult", "run_loso", "score_folds"]
+__all__ = ["LosoRun", "SeedResult", "kept_rows", "run_loso", "score_folds"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def run_loso(
     numbers.
     """
     recipe, compute = recipe or Recipe(), compute or Compute()
-    rows = _kept(corpus, exclude_sources)
+    seeds = check_seeds(seeds)
+    rows = kept_rows(corpus, exclude_sources)
     inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
     folds = leave_one_source_out(rows["src"].to_numpy())
     scalers = [Scaler.fit(inputs.matrix[fold.train]) for fold in folds]
@@ -100,8 +101,11 @@ def run_loso(
     return LosoRun(tuple(results), inputs.warnings)
 
 
-def _kept(corpus: Corpus, exclude_sources: Sequence[str]) -> pl.DataFrame:
-    """Return the rows of sources that are not excluded; column `row` is their place in the file."""
+def kept_rows(corpus: Corpus, exclude_sources: Sequence[str]) -> pl.DataFrame:
+    """Return the rows of sources that are not excluded; column `row` is their place in the file.
+
+    BadCorpus for a source that the corpus does not have.
+    """
     unknown = sorted(set(exclude_sources) - set(corpus.sources))
     if unknown:
         raise BadCorpus(

@@ -6,13 +6,21 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from loso.errors import BadInput, Busy
 
-__all__ = ["folder_lock", "read_json", "sha256_of", "to_json", "write_atomic", "write_json"]
+__all__ = [
+    "folder_lock",
+    "make_folder",
+    "read_json",
+    "sha256_of",
+    "to_json",
+    "write_atomic",
+    "write_json",
+]
 
 
 def to_json(value: Any) -> str:
@@ -30,7 +38,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never a part. The name starts with a dot and carries
     the process id, so that two writers never share a temporary file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # A name may already be at the file system's 255-byte limit: the temporary one is short.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
@@ -39,8 +47,11 @@ def write_atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise _cannot("be written", path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -57,15 +68,30 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise BadInput("file not found", where=str(path)) from None
     except OSError as error:
-        raise BadInput(f"cannot be read ({error.strerror})", where=str(path)) from None
+        raise _cannot("be read", path, error) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not valid JSON ({error})", where=str(path)) from None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the hexadecimal sha256 of a file's bytes; BadInput where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _cannot("be read", path, error) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are missing; BadInput where that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot("be used as a folder", path, error) from None
+
+
+def _cannot(verb: str, path: Path, error: OSError) -> BadInput:
+    return BadInput(f"cannot {verb} ({error.strerror})", where=str(path))
 
 
 @contextmanager
@@ -76,13 +102,19 @@ def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise Busy(
             f"another process is using this folder for {purpose}",
             where=str(folder),
             fix="wait for it to end, or choose another folder",
         ) from None
+    except OSError as error:
+        raise _cannot("be locked", folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -6,11 +6,14 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loso.corpus.load import Corpus, load_corpus, require_trainable
+from loso.crossval import kept_rows
+from loso.engine import choose
+from loso.files import make_folder
 from loso.progress import Progress, silent
 from loso.recipe import (
     DEFAULT_CORPUS,
@@ -20,6 +23,7 @@ from loso.recipe import (
     GateThresholds,
     Recipe,
     TrainingNeeds,
+    check_seeds,
 )
 from loso.run_folder import TrainedRun, train_into
 from loso.verdict import Verdict, validate_run
@@ -49,6 +53,7 @@ def run(
     thresholds: GateThresholds | None = None,
     needs: TrainingNeeds | None = None,
     exclude_sources: Sequence[str] = (),
+    key: Sequence[str] = (),
     corpus_root: Path | None = None,
     force: bool = False,
     compute: Compute | None = None,
@@ -60,7 +65,9 @@ def run(
     Checks the corpus, trains the seeds that are not there yet, validates. A log of the steps goes
     to `out_dir/logs`. What cannot be used is refused before anything is written.
     """
-    corpus = open_for_training(corpus_path, needs)
+    corpus = open_for_training(corpus_path, needs, exclude_sources=exclude_sources, key=key)
+    compute, seeds, out_dir = compute or Compute(), check_seeds(seeds), Path(out_dir)
+    choose(compute.engine, compute.device)
     with _log_file(out_dir / "logs"):
         _log.info("command %s", " ".join(command))
         _log.info(
@@ -98,17 +105,27 @@ def run(
     return Outcome(corpus, trained, verdict, path, warnings)
 
 
-def open_for_training(path: Path, needs: TrainingNeeds | None = None) -> Corpus:
-    """Return the corpus in `path`; BadCorpus where it is missing or too small to train on."""
-    corpus = load_corpus(path)
-    require_trainable(corpus, needs or TrainingNeeds())
+def open_for_training(
+    path: Path,
+    needs: TrainingNeeds | None = None,
+    *,
+    exclude_sources: Sequence[str] = (),
+    key: Sequence[str] = (),
+) -> Corpus:
+    """Return the corpus in `path`; BadCorpus where what is not excluded is too small to train on.
+
+    `key` names columns that tell rows apart beside those that always do.
+    """
+    corpus = load_corpus(path, key=key)
+    rows = kept_rows(corpus, exclude_sources)
+    require_trainable(replace(corpus, rows=rows), needs or TrainingNeeds())
     return corpus
 
 
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Send the log of the block to a file of its own, with UTC times; an error is its last line."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     handler = logging.FileHandler(folder / f"run_{stamp}.log", encoding="utf-8")
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")

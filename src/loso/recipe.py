@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +18,13 @@ __all__ = [
     "DEFAULT_OUT_DIR",
     "DEFAULT_SEEDS",
     "EVIDENCE_TOLERANCE",
+    "MOST_SEED",
+    "MOST_THREADS",
     "Compute",
     "GateThresholds",
     "Recipe",
     "TrainingNeeds",
+    "check_seeds",
     "help_of",
 ]
 
@@ -42,6 +46,29 @@ EVIDENCE_TOLERANCE: Final = 1e-9
 Another order of summation moves a score over a million rows by less than 1e-12; an edit that
 could change a verdict moves it by more than 1e-9.
 """
+
+
+MOST_SEED: Final = 2**32 - 1
+"""The largest seed that numpy.random.seed takes, the narrowest generator a seed may reach."""
+
+MOST_THREADS: Final = 1024
+"""Far above any machine; torch crashes where the system cannot start as many as it is asked."""
+
+
+def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Return seeds as a tuple; BadSettings unless they are whole numbers, each once, at least one.
+
+    >>> check_seeds([3, 0])
+    (3, 0)
+    """
+    given = tuple(seeds)
+    good = all(type(seed) is int and 0 <= seed <= MOST_SEED for seed in given)
+    if not good or not given or len(set(given)) < len(given):
+        raise BadSettings(
+            f"seeds must be whole numbers in 0..{MOST_SEED}, each once, at least one",
+            found=", ".join(map(str, given)) or "none",
+        )
+    return given
 
 
 def _setting(default: Any, low: float, high: float, text: str) -> Any:
@@ -75,7 +102,7 @@ def _check_ranges(settings: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one member is trained. The defaults are `fr-regressor-v2`.
+    """How one member is trained; the defaults are those of fr_regressor_v2.
 
     The network is Linear, exact (erf) GELU, Dropout, `depth` times, then Linear to one score;
     Adam with coupled L2 weight decay on the mean squared error of the raw target.
@@ -84,7 +111,6 @@ class Recipe:
     32
     """
 
-    name: str = "fr-regressor-v2"
     target: str = "vmaf"
     unit: str = "frame"
     epochs: int = _setting(200, 1, 1_000_000, "Passes over the training rows.")
@@ -97,6 +123,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        for name, only in (("target", "vmaf"), ("unit", "frame")):
+            if getattr(self, name) != only:
+                raise BadSettings(f"no such {name}", expected=only, found=getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +167,13 @@ class Compute:
 
     engine: str = _choice("auto", "auto, batched (all members at once), reference (a plain loop).")
     device: str = _choice("auto", "auto, cpu or cuda.")
-    threads: int | None = _choice(None, "Threads of the engine; by default one for each core.")
+    threads: int | None = _choice(None, "Threads of the engine; by default what suits it.")
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
+        count = self.threads
+        if count is not None and (type(count) is not int or not 1 <= count <= MOST_THREADS):
             raise BadSettings(
-                "threads is out of range", expected="1 or more", found=f"{self.threads}"
+                "threads is out of range",
+                expected=f"a whole number in 1..{MOST_THREADS}",
+                found=f"{count!r}",
             )

@@ -18,28 +18,37 @@ import numpy as np
 import polars as pl
 
 from loso.corpus.load import Corpus
-from loso.crossval import SeedResult, run_loso
+from loso.crossval import SeedResult, kept_rows, run_loso
 from loso.engine import choose
 from loso.errors import BadInput
 from loso.files import folder_lock, read_json, sha256_of, write_atomic, write_json
+from loso.folds import leave_one_source_out
 from loso.progress import Progress, silent
-from loso.recipe import DEFAULT_SEEDS, Compute, Recipe
+from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.schema import CODEC_BLOCK_WIDTH, ENCODER_VOCAB_VERSION
 from loso.seedfile import (
     DRY_RUN,
     SCHEMA_VERSION,
     Predictions,
     SeedFile,
+    predictions_file_name,
     read_seed_file,
     seed_file_name,
     write_seed_file,
 )
 
-__all__ = ["LOSSES_FILE", "RUN_FILE", "TrainedRun", "train_into"]
+__all__ = ["LOSSES_FILE", "RUN_FILE", "VERDICT_FILES", "TrainedRun", "train_into"]
 
 RUN_FILE: Final = "run.json"
 LOSSES_FILE: Final = "losses.parquet"
-_VERDICTS: Final = ("PROMOTE.json", "HOLD.json")
+VERDICT_FILES: Final = ("PROMOTE.json", "HOLD.json")
+_LOSSES: Final = {
+    "seed": pl.Int64,
+    "fold": pl.Int64,
+    "held_out": pl.String,
+    "epoch": pl.Int64,
+    "loss": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
@@ -69,23 +78,25 @@ def train_into(
     """Train each seed that `out_dir` does not hold already, and write its files.
 
     A seed is kept where its record names the same corpus, recipe, engine and versions, and its
-    predictions are the bytes it names; `force` trains it again. `dry_run` takes one epoch and marks
-    the files, which no gate accepts. A verdict in the folder is removed before seeds change.
-    Busy where another process works in the folder.
+    predictions are the bytes it names. One of another making is refused (BadInput), unless `force`
+    replaces it. `dry_run` takes one epoch and marks the files, which no gate accepts and any
+    training replaces. A verdict in the folder is removed before seeds change. What cannot be used
+    is refused before anything is written; Busy where another process works in the folder.
     """
-    started, clock = datetime.now(UTC), time.monotonic()
-    recipe = recipe or Recipe()
+    out_dir, started, clock = Path(out_dir), datetime.now(UTC), time.monotonic()
+    recipe, compute, seeds = recipe or Recipe(), compute or Compute(), check_seeds(seeds)
     if dry_run:
         recipe = replace(recipe, epochs=1)
-    compute = compute or Compute()
     engine, device = choose(compute.engine, compute.device)
     compute = replace(compute, engine=engine, device=device)
-    seed_file = _unscored(corpus, recipe, exclude_sources, engine=engine, device=device)
+    leave_one_source_out(kept_rows(corpus, exclude_sources)["src"].to_numpy())
+    fingerprint = _unscored(corpus, recipe, exclude_sources, engine=engine, device=device)
     if dry_run:
-        seed_file["note"] = DRY_RUN
+        fingerprint["note"] = DRY_RUN
+    warnings: tuple[str, ...] = ()
     with folder_lock(out_dir, "training"):
-        kept = [] if force else [s for s in seeds if _still_good(out_dir, s, seed_file)]
-        warnings: tuple[str, ...] = ()
+        losses = _read_losses(out_dir / LOSSES_FILE)
+        kept = [] if force else _seeds_to_keep(out_dir, seeds, fingerprint, losses)
         missing = [seed for seed in seeds if seed not in kept]
         # The plain loop gains nothing from company; one seed at a time, a kill costs only one.
         for group in [[s] for s in missing] if engine == "reference" else [missing] * bool(missing):
@@ -99,11 +110,12 @@ def train_into(
                 progress=progress,
             )
             warnings = run.warnings
-            for name in _VERDICTS:
+            for name in VERDICT_FILES:
                 (out_dir / name).unlink(missing_ok=True)
             share_s = (time.monotonic() - group_clock) / len(group)
             for result in run.seeds:
-                _write_seed(out_dir, result, {**seed_file, "wall_time_s": share_s})
+                losses = _with_losses(losses, result)
+                _write_seed(out_dir, result, losses, {**fingerprint, "wall_time_s": share_s})
         wall_time_s = time.monotonic() - clock
         call = {
             "command": list(command),
@@ -113,7 +125,8 @@ def train_into(
             "trained_seeds": missing,
             "kept_seeds": kept,
         }
-        _write_run_file(out_dir, seed_file, call)
+        earlier = _earlier_calls(out_dir / RUN_FILE)
+        write_json(out_dir / RUN_FILE, {**fingerprint, "calls": [*earlier, call]})
     return TrainedRun(
         seed_files=tuple(read_seed_file(out_dir / seed_file_name(seed)) for seed in seeds),
         trained=tuple(missing),
@@ -133,7 +146,7 @@ def _unscored(
         "corpus": str(corpus.path),
         "corpus_sha256": corpus.sha256,
         "corpus_rows": len(corpus),
-        "excluded_sources": tuple(sorted(exclude_sources)),
+        "excluded_sources": tuple(sorted(set(exclude_sources))),
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "lr": recipe.lr,
@@ -151,22 +164,51 @@ def _unscored(
     }
 
 
-def _still_good(out_dir: Path, seed: int, fingerprint: dict[str, Any]) -> bool:
-    try:
-        found = read_seed_file(out_dir / seed_file_name(seed))
-    except BadInput:
-        return False
-    # Where the corpus lies does not matter: its hash says that it is the same.
-    same = all(getattr(found, key) == fingerprint[key] for key in fingerprint if key != "corpus")
-    if not same or found.seed != seed or found.predictions is None:
-        return False
-    predictions = out_dir / found.predictions.file
-    return predictions.is_file() and sha256_of(predictions) == found.predictions.sha256
+def _seeds_to_keep(
+    out_dir: Path, seeds: Sequence[int], fingerprint: dict[str, Any], losses: pl.DataFrame
+) -> list[int]:
+    """Return the seeds that need no training; BadInput where one of another making is in the way.
+
+    A damaged record, a dry run, and a record whose predictions or losses are not whole are worth
+    nothing: those seeds are trained again.
+    """
+    kept = []
+    for seed in seeds:
+        path = out_dir / seed_file_name(seed)
+        try:
+            found = read_seed_file(path)
+        except BadInput:
+            continue
+        if found.note == DRY_RUN and fingerprint["note"] != DRY_RUN:
+            continue
+        for key, asked in fingerprint.items():
+            # Where the corpus lies does not matter: its hash says that it is the same.
+            if key != "corpus" and getattr(found, key) != asked:
+                raise BadInput(
+                    f"this seed was trained with another {key}",
+                    where=str(path),
+                    expected=f"{asked}",
+                    found=f"{getattr(found, key)}",
+                    fix="choose another --out-dir, or replace it with --force",
+                )
+        if seed in losses["seed"] and _predictions_are_whole(out_dir, found):
+            kept.append(seed)
+    return kept
 
 
-def _write_seed(out_dir: Path, result: SeedResult, known: dict[str, Any]) -> None:
-    _write_losses(out_dir / LOSSES_FILE, result)
-    predictions = out_dir / f"oof_seed{result.seed}.parquet"
+def _predictions_are_whole(out_dir: Path, record: SeedFile) -> bool:
+    if record.predictions is None:
+        return False
+    path = out_dir / record.predictions.file
+    return path.is_file() and sha256_of(path) == record.predictions.sha256
+
+
+def _write_seed(
+    out_dir: Path, result: SeedResult, losses: pl.DataFrame, known: dict[str, Any]
+) -> None:
+    with write_atomic(out_dir / LOSSES_FILE) as temporary:
+        losses.write_parquet(temporary)
+    predictions = out_dir / predictions_file_name(result.seed)
     with write_atomic(predictions) as temporary:
         result.predictions.write_parquet(temporary)
     write_seed_file(
@@ -182,8 +224,17 @@ def _write_seed(out_dir: Path, result: SeedResult, known: dict[str, Any]) -> Non
     )
 
 
-def _write_losses(path: Path, result: SeedResult) -> None:
-    """Replace a seed's losses in the table `seed fold held_out epoch loss`."""
+def _read_losses(path: Path) -> pl.DataFrame:
+    """Return the table of losses that is there, or an empty one."""
+    empty = pl.DataFrame(schema=_LOSSES)
+    try:
+        losses = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return empty
+    return losses if losses.schema == empty.schema else empty
+
+
+def _with_losses(losses: pl.DataFrame, result: SeedResult) -> pl.DataFrame:
     folds, epochs = result.losses.shape
     fresh = pl.DataFrame(
         {
@@ -192,16 +243,17 @@ def _write_losses(path: Path, result: SeedResult) -> None:
             "held_out": np.repeat([fold.held_out for fold in result.folds], epochs),
             "epoch": np.tile(np.arange(epochs), folds),
             "loss": result.losses.ravel(),
-        }
+        },
+        schema=_LOSSES,
     )
-    if path.is_file():
-        others = pl.read_parquet(path).filter(pl.col("seed") != result.seed)
-        fresh = pl.concat([others, fresh]).sort("seed", "fold", "epoch")
-    with write_atomic(path) as temporary:
-        fresh.write_parquet(temporary)
+    others = losses.filter(pl.col("seed") != result.seed)
+    return pl.concat([others, fresh]).sort("seed", "fold", "epoch")
 
 
-def _write_run_file(out_dir: Path, seed_file: dict[str, Any], call: dict[str, Any]) -> None:
-    path = out_dir / RUN_FILE
-    calls = read_json(path)["calls"] if path.is_file() else []
-    write_json(path, {**seed_file, "calls": [*calls, call]})
+def _earlier_calls(path: Path) -> list[Any]:
+    """Return the record of earlier calls; a damaged one is not worth losing a training for."""
+    try:
+        calls = read_json(path)["calls"]
+    except (BadInput, KeyError, TypeError):
+        return []
+    return calls if isinstance(calls, list) else []

@@ -9,20 +9,18 @@ from typing import Annotated, Final
 import typer
 
 from loso.errors import BadSettings
-from loso.recipe import DEFAULT_SEEDS
+from loso.recipe import DEFAULT_SEEDS, check_seeds
 
 __all__ = [
     "DEFAULT_SEEDS_TEXT",
-    "SEED_MAX",
     "CorpusRootOption",
     "JsonOption",
+    "KeyOption",
     "SeedsOption",
     "parse_seeds",
 ]
 
 DEFAULT_SEEDS_TEXT: Final = ",".join(map(str, DEFAULT_SEEDS))
-SEED_MAX: Final = 2**32 - 1
-"""The largest seed that numpy.random.seed takes, the narrowest generator a seed may reach."""
 
 SeedsOption = Annotated[
     str, typer.Option("--seeds", metavar="N,N,...", help="Seeds of the ensemble's members.")
@@ -35,6 +33,10 @@ CorpusRootOption = Annotated[
         help="Folder of the source clips; the verdict records its list of .yuv files.",
     ),
 ]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="COL", help="Column that tells rows apart; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -45,12 +47,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     (0, 2, 1)
     """
     words = [word.strip() for word in text.split(",")]
-    numbers = [int(word) for word in words if re.fullmatch("[0-9]{1,10}", word)]
-    seeds = tuple(number for number in numbers if number <= SEED_MAX)
-    if len(seeds) < len(words) or len(set(seeds)) < len(seeds):
+    if not all(re.fullmatch("[0-9]{1,10}", word) for word in words):
         raise BadSettings(
-            f"--seeds takes whole numbers in 0..{SEED_MAX}, each once, separated by commas",
-            expected="as in 0,1,2,3,4",
+            "--seeds takes whole numbers, separated by commas",
+            expected="such as 0,1,2,3,4",
             found=repr(text),
         )
-    return seeds
+    return check_seeds(map(int, words))

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -14,7 +14,13 @@ from loso.recipe import Compute, GateThresholds, Recipe, TrainingNeeds
 
 __all__ = ["with_settings"]
 
-_SETTINGS = (Recipe, TrainingNeeds, GateThresholds, Compute)
+_PANELS: Final = {
+    Recipe: "Recipe",
+    TrainingNeeds: "Least corpus",
+    GateThresholds: "Gate",
+    Compute: "Machine",
+}
+"""Settings classes, and the headings under which their options stand in a command's help."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +34,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[type, list[str]]] = {}
     for parameter in inspect.signature(command).parameters.values():
         hint = hints[parameter.name]
-        if hint not in _SETTINGS:
+        if hint not in _PANELS:
             plain.append(parameter.replace(annotation=hint))
             continue
         options = [_option(hint, f) for f in fields(hint) if "help" in f.metadata]
@@ -55,5 +61,7 @@ def _option(settings: type, field: Field[Any]) -> inspect.Parameter:
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=field.default,
-        annotation=Annotated[kind, typer.Option(help=field.metadata["help"])],
+        annotation=Annotated[
+            kind, typer.Option(help=field.metadata["help"], rich_help_panel=_PANELS[settings])
+        ],
     )

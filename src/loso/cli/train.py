@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
     JsonOption,
+    KeyOption,
     SeedsOption,
     parse_seeds,
 )
@@ -20,6 +22,7 @@ from loso.cli.settings import with_settings
 from loso.recipe import (
     DEFAULT_CORPUS,
     DEFAULT_OUT_DIR,
+    DEFAULT_SEEDS,
     Compute,
     GateThresholds,
     Recipe,
@@ -53,6 +56,7 @@ def train(
     out_dir: OutDirOption = DEFAULT_OUT_DIR,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
     exclude_source: ExcludeOption = None,
+    key: KeyOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -65,14 +69,15 @@ def train(
     from loso.pipeline import open_for_training
     from loso.run_folder import train_into
 
-    opened = open_for_training(corpus, needs)
+    excluded, keys = exclude_source or (), key or ()
+    opened = open_for_training(corpus, needs, exclude_sources=excluded, key=keys)
     with show_progress("training") as progress:
         trained = train_into(
             out_dir,
             opened,
             recipe,
             chosen,
-            exclude_sources=exclude_source or (),
+            exclude_sources=excluded,
             dry_run=dry_run,
             force=force,
             compute=compute,
@@ -84,7 +89,10 @@ def train(
         print_json(_trained_record(out_dir, trained))
     else:
         _print_trained(trained)
-        hint(f"next: loso validate {out_dir} --corpus {corpus}")
+        if not dry_run:
+            words = ["loso", "validate", str(out_dir), "--corpus", str(corpus)]
+            own_seeds = [] if chosen == DEFAULT_SEEDS else ["--seeds", seeds]
+            hint(f"next: {shlex.join([*words, *own_seeds])}")
 
 
 @with_settings
@@ -97,6 +105,7 @@ def run(
     out_dir: OutDirOption = DEFAULT_OUT_DIR,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
     exclude_source: ExcludeOption = None,
+    key: KeyOption = None,
     corpus_root: CorpusRootOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -119,6 +128,7 @@ def run(
             thresholds=thresholds,
             needs=needs,
             exclude_sources=exclude_source or (),
+            key=key or (),
             corpus_root=corpus_root,
             force=force,
             compute=compute,
@@ -167,21 +177,22 @@ def _trained_record(out_dir: Path, trained: TrainedRun) -> dict[str, Any]:
 
 
 def _print_trained(trained: TrainedRun) -> None:
-    sources = [fold.held_out for fold in trained.seed_files[0].folds]
+    seed_files = trained.seed_files
+    sources = [fold.held_out for fold in seed_files[0].folds]
     width = max(map(len, ("held-out source", *sources)))
-    seeds = "".join(f"  seed {s.seed:<3}" for s in trained.seed_files)
-    typer.echo(f"{'held-out source':{width}}{seeds}  (PLCC)")
+    names = [f"seed {s.seed}" for s in seed_files]
+    typer.echo(f"{'held-out source':{width}}  {'  '.join(names)}  (PLCC)")
     for i, source in enumerate(sources):
-        scores = "".join(f"  {_number(s.folds[i].plcc):8}" for s in trained.seed_files)
-        typer.echo(f"{source:{width}}{scores}")
-    means = "".join(f"  {_number(s.mean_plcc):8}" for s in trained.seed_files)
+        typer.echo(f"{source:{width}}{_aligned(names, [s.folds[i].plcc for s in seed_files])}")
+    means = _aligned(names, [s.mean_plcc for s in seed_files])
     typer.echo(f"{'mean':{width}}{means}")
     how = f"trained {len(trained.trained)}, kept {len(trained.kept)} of the seeds"
     typer.echo(f"{how} in {trained.wall_time_s:.1f} s")
 
 
-def _number(value: float | None) -> str:
-    return "undef." if value is None else f"{value:.4f}"
+def _aligned(names: list[str], values: list[float | None]) -> str:
+    texts = ["undef." if value is None else f"{value:.4f}" for value in values]
+    return "".join(f"  {text:{len(name)}}" for name, text in zip(names, texts, strict=True))
 
 
 def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
 from loso.engine.network import Network
 from loso.engine.plan import Member, Trained, TrainingPlan
-from loso.errors import BadSettings, MissingExtra
+from loso.errors import BadSettings, MissingExtra, MissingTool
 from loso.progress import Progress, silent
 
 __all__ = ["ENGINES", "Member", "Network", "Trained", "TrainingPlan", "choose", "train_members"]
@@ -32,7 +31,7 @@ def choose(engine: str, device: str) -> tuple[str, str]:
     elif device not in {"cpu", "cuda"}:
         raise BadSettings("no such device", expected="auto, cpu or cuda", found=device)
     elif device == "cuda" and not _has_cuda():
-        raise BadSettings("no CUDA device is visible to torch", fix="use --device cpu")
+        raise MissingTool("no CUDA device is visible to torch", fix="use --device cpu")
     return ("batched" if engine == "auto" else engine), device
 
 
@@ -50,15 +49,16 @@ def train_members(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Trained:
-    """Return every member of `plan`, trained; `threads` is by default one for each core.
+    """Return every member of `plan`, trained; `threads` is by default one.
 
-    Diverged where a member leaves the finite numbers.
+    More threads help torch little here and cost a lot on a machine that has other work: the layers
+    are too small to share. Diverged where a member leaves the finite numbers.
     """
     import torch
 
     name, device = choose(engine, device)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or 1)
     try:
         trained: Trained = import_module(f"loso.engine.{name}").train(
             plan, device=device, progress=progress

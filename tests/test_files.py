@@ -1,0 +1,93 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from loso.errors import BadInput, Busy
+from loso.files import (
+    folder_lock,
+    make_folder,
+    read_json,
+    sha256_of,
+    to_json,
+    write_atomic,
+    write_json,
+)
+
+
+def test_json_is_sorted_whole_and_never_nan(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    write_json(path, {"b": 1, "a": [None, 0.1]})
+    assert path.read_text() == '{\n  "a": [\n    null,\n    0.1\n  ],\n  "b": 1\n}\n'
+    assert read_json(path) == {"a": [None, 0.1], "b": 1}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(float("nan"))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("inf"))
+
+    def fail():
+        with write_atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "1\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    path = tmp_path / ("é" * 127 + "x")
+    write_json(path, 1)
+    assert read_json(path) == 1
+
+
+def test_what_cannot_be_read_or_written_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"no.json: file not found"):
+        read_json(tmp_path / "no.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(BadInput, match=r"bad.json: not valid JSON \(Expecting property name"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match=r"deep.json: not valid JSON"):
+        read_json(tmp_path / "deep.json")
+    with pytest.raises(BadInput, match=r": cannot be read \(Is a directory\)"):
+        sha256_of(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInput, match=r": cannot be written \(Is a directory\)"):
+        write_json(tmp_path / "folder", 1)
+    with pytest.raises(
+        BadInput, match=r"bad.json/x: cannot be used as a folder \(Not a directory\)"
+    ):
+        make_folder(tmp_path / "bad.json" / "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json", "deep.json", "folder"]
+
+
+def test_a_lock_dies_with_its_owner(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from loso.files import folder_lock\n"
+        f"with folder_lock(Path({str(tmp_path)!r}), 'a test'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        message = "another process is using this folder for training; wait for it to end"
+        with pytest.raises(Busy, match=message), folder_lock(tmp_path, "training"):
+            pass
+        owner.kill()
+    time.sleep(0.1)
+    with folder_lock(tmp_path, "training"):
+        pass
+
+
+def test_an_error_in_the_block_is_not_the_locks(tmp_path):
+    with pytest.raises(OSError, match="mine"), folder_lock(tmp_path, "training"):
+        raise OSError("mine")
+    with folder_lock(tmp_path, "training"):
+        pass
