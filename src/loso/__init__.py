@@ -14,57 +14,84 @@ if TYPE_CHECKING:
     from loso.crossval import LosoRun as LosoRun
     from loso.crossval import SeedResult as SeedResult
     from loso.crossval import run_loso as run_loso
+    from loso.errors import BadInput as BadInput
+    from loso.errors import CannotRun as CannotRun
     from loso.errors import LosoError as LosoError
+    from loso.errors import Refused as Refused
     from loso.evidence import Evidence as Evidence
     from loso.evidence import collect_evidence as collect_evidence
     from loso.folds import Fold as Fold
     from loso.folds import leave_one_source_out as leave_one_source_out
     from loso.gate import GateReport as GateReport
     from loso.gate import evaluate_gate as evaluate_gate
+    from loso.pipeline import Outcome as Outcome
+    from loso.pipeline import run as run
     from loso.recipe import Compute as Compute
     from loso.recipe import GateThresholds as GateThresholds
     from loso.recipe import Recipe as Recipe
+    from loso.recipe import TrainingNeeds as TrainingNeeds
+    from loso.run_folder import TrainedRun as TrainedRun
     from loso.run_folder import train_into as train_into
+    from loso.seedfile import FoldScore as FoldScore
+    from loso.seedfile import SeedFile as SeedFile
     from loso.verdict import Verdict as Verdict
     from loso.verdict import validate_run as validate_run
 
 _HOMES: Final = {
+    "BadInput": "loso.errors",
+    "CannotRun": "loso.errors",
     "Compute": "loso.recipe",
     "Corpus": "loso.corpus.load",
     "Evidence": "loso.evidence",
     "Fold": "loso.folds",
+    "FoldScore": "loso.seedfile",
     "GateReport": "loso.gate",
     "GateThresholds": "loso.recipe",
     "LosoError": "loso.errors",
     "LosoRun": "loso.crossval",
+    "Outcome": "loso.pipeline",
     "Recipe": "loso.recipe",
+    "Refused": "loso.errors",
+    "SeedFile": "loso.seedfile",
     "SeedResult": "loso.crossval",
+    "TrainedRun": "loso.run_folder",
+    "TrainingNeeds": "loso.recipe",
     "Verdict": "loso.verdict",
     "collect_evidence": "loso.evidence",
     "evaluate_gate": "loso.gate",
     "leave_one_source_out": "loso.folds",
     "load_corpus": "loso.corpus.load",
+    "run": "loso.pipeline",
     "run_loso": "loso.crossval",
     "train_into": "loso.run_folder",
     "validate_run": "loso.verdict",
 }
 
 __all__ = [
+    "BadInput",
+    "CannotRun",
     "Compute",
     "Corpus",
     "Evidence",
     "Fold",
+    "FoldScore",
     "GateReport",
     "GateThresholds",
     "LosoError",
     "LosoRun",
+    "Outcome",
     "Recipe",
+    "Refused",
+    "SeedFile",
     "SeedResult",
+    "TrainedRun",
+    "TrainingNeeds",
     "Verdict",
     "collect_evidence",
     "evaluate_gate",
     "leave_one_source_out",
     "load_corpus",
+    "run",
     "run_loso",
     "train_into",
     "validate_run",
