@@ -88,7 +88,15 @@ def test_lengths_must_agree(metric):
         metric([1, 2], [1, 2, 3])
 
 
-@pytest.mark.parametrize("metric", [plcc, srocc])
-def test_nan_is_refused(metric):
+@pytest.mark.parametrize("metric", [plcc, srocc, rmse])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(metric, value):
     with pytest.raises(ValueError, match="must be finite"):
-        metric([1.0, float("nan")], [1.0, 2.0])
+        metric([1.0, value], [1.0, 2.0])
+    with pytest.raises(ValueError, match="must be finite"):
+        metric([1.0, 2.0], [1.0, value])
+
+
+def test_an_error_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="must not be empty"):
+        rmse([], [])

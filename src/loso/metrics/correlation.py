@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Correlation", "plcc", "srocc"]
+__all__ = ["Correlation", "finite_pair", "plcc", "srocc"]
 
 _ROUNDING = 1e-13
 """Deviations below this share of the mean are rounding noise (scipy.stats.pearsonr warns there)."""
@@ -21,6 +21,21 @@ class Correlation:
     reason: str | None = None
 
 
+def finite_pair(
+    y_true: ArrayLike, y_pred: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both as float64 vectors; ValueError unless of one length and finite throughout."""
+    true = np.asarray(y_true, dtype=np.float64)
+    pred = np.asarray(y_pred, dtype=np.float64)
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise ValueError(
+            f"y_true and y_pred must be vectors of one length, got {true.shape} and {pred.shape}"
+        )
+    if not (np.isfinite(true).all() and np.isfinite(pred).all()):
+        raise ValueError("y_true and y_pred must be finite")
+    return true, pred
+
+
 def plcc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     """Return Pearson's linear correlation of two equally long vectors.
 
@@ -32,7 +47,7 @@ def plcc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     >>> plcc([1, 2, 3], [5, 5, 5])
     Correlation(value=None, reason='y_pred is constant')
     """
-    true, pred = _pair(y_true, y_pred)
+    true, pred = finite_pair(y_true, y_pred)
     if len(true) < 2:
         return Correlation(None, f"{len(true)} value{'s' * (len(true) != 1)}, two are needed")
     centred = []
@@ -54,20 +69,8 @@ def srocc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     >>> srocc([1, 2, 3, 4], [1, 10, 100, 1000]).value
     1.0
     """
-    true, pred = _pair(y_true, y_pred)
+    true, pred = finite_pair(y_true, y_pred)
     return plcc(_mean_ranks(true), _mean_ranks(pred))
-
-
-def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    true = np.asarray(y_true, dtype=np.float64)
-    pred = np.asarray(y_pred, dtype=np.float64)
-    if true.ndim != 1 or true.shape != pred.shape:
-        raise ValueError(
-            f"y_true and y_pred must be vectors of one length, got {true.shape} and {pred.shape}"
-        )
-    if not (np.isfinite(true).all() and np.isfinite(pred).all()):
-        raise ValueError("y_true and y_pred must be finite")
-    return true, pred
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

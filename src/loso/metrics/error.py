@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from loso.metrics.correlation import finite_pair
+
 __all__ = ["rmse"]
 
 
@@ -14,11 +16,7 @@ def rmse(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     >>> rmse([1.0, 2.0], [1.0, 4.0])
     1.4142135623730951
     """
-    true = np.asarray(y_true, dtype=np.float64)
-    pred = np.asarray(y_pred, dtype=np.float64)
-    if true.ndim != 1 or true.shape != pred.shape or not len(true):
-        raise ValueError(
-            "y_true and y_pred must be vectors of one length, not empty, "
-            f"got {true.shape} and {pred.shape}"
-        )
+    true, pred = finite_pair(y_true, y_pred)
+    if not len(true):
+        raise ValueError("y_true and y_pred must not be empty")
     return float(np.sqrt(np.mean(np.square(pred - true))))
