@@ -72,22 +72,22 @@ def make_corpus(tmp_path: Path) -> Callable[..., Path]:
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Write a run's folder as training leaves it, and return its path.
 
-    Predictions are the truth plus noise. `edit` changes a seed file's content before it is written;
-    `predict` changes the table of predictions after its scores were taken.
+    Predictions are the truth plus noise, of every source that is not in `excluded`. `edit` changes
+    a seed file's content before it is written; `predict` changes the table of predictions after its
+    scores were taken. A seed file that names no predictions has none beside it.
     """
     import polars as pl
 
     from loso.crossval import score_folds
     from loso.files import sha256_of
-    from loso.seedfile import summarise
+    from loso.seedfile import predictions_file_name, seed_file_name, summarise
 
     rows = corpus_rows()
     corpus = write_rows(tmp_path / "corpus.jsonl", rows)
-    names = sorted({row["src"] for row in rows})
     table = pl.DataFrame(rows).with_row_index("row")
     table = table.select(
         pl.col("row").cast(pl.Int64),
-        pl.col("src").replace_strict({n: i for i, n in enumerate(names)}).alias("fold"),
+        pl.lit(0).alias("fold"),
         "src",
         "encoder",
         pl.lit(None, dtype=pl.String).alias("preset"),
@@ -101,16 +101,19 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         *,
         seeds: Sequence[int] = (0, 1, 2, 3, 4),
         noise: float = 0.3,
+        excluded: Sequence[str] = (),
         edit: Callable[[int, dict], object] | None = None,
         predict: Callable[[int, pl.DataFrame], pl.DataFrame] | None = None,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
+        asked = table.filter(~pl.col("src").is_in(excluded))
+        asked = asked.with_columns(fold=pl.col("src").rank("dense").cast(pl.Int64) - 1)
         for seed in seeds:
-            error = np.random.default_rng(seed).normal(0, noise, len(rows))
-            predictions = table.with_columns(y_pred=pl.col("y_true") + error)
-            folds = score_folds(predictions, names)
-            path = folder / f"oof_seed{seed}.parquet"
+            error = np.random.default_rng(seed).normal(0, noise, asked.height)
+            predictions = asked.with_columns(y_pred=pl.col("y_true") + error)
+            folds = score_folds(predictions, sorted(set(asked["src"])))
+            path = folder / predictions_file_name(seed)
             written = predict(seed, predictions) if predict else predictions
             written.write_parquet(path)
             content = {
@@ -138,9 +141,13 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                 "predictions": {"file": path.name, "sha256": sha256_of(path)},
                 "wall_time_s": 1.5,
             }
+            if excluded:
+                content["excluded_sources"] = list(excluded)
             if edit:
                 edit(seed, content)
-            (folder / f"loso_seed{seed}.json").write_text(json.dumps(content), encoding="utf-8")
+            if "predictions" not in content:
+                path.unlink()
+            (folder / seed_file_name(seed)).write_text(json.dumps(content), encoding="utf-8")
         return folder
 
     return make

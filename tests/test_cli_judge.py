@@ -24,6 +24,10 @@ def loso(monkeypatch, capsys):
 
 # -- loso gate ------------------------------------------------------------------------------------
 
+AS_THEY_STAND = (
+    "scores are taken from the seed files; loso validate recomputes them from the predictions\n"
+)
+
 
 def test_gate_prints_each_limit_with_its_margin(loso, make_run):
     def edit(seed, content):
@@ -42,6 +46,23 @@ def test_gate_prints_each_limit_with_its_margin(loso, make_run):
     assert "seed 3                    0.9530" in out
     assert out.endswith("gate: pass\n")
     assert err.startswith("warning: seeds 0, 1, 2, 3, 4: no corpus_sha256")
+    assert AS_THEY_STAND not in err
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--per-seed-min", "0.9999"]])
+def test_gate_takes_the_scores_as_they_stand_and_says_so(loso, make_run, options):
+    """The predictions disprove these scores; to see that takes more than the gate's half second."""
+
+    def edit(_, content):
+        for fold in content["folds"]:
+            fold["plcc"] = 0.999
+        content |= {"mean_plcc": 0.999, "std_plcc": 0.0, "min_plcc": 0.999, "max_plcc": 0.999}
+
+    folder = make_run(edit=edit)
+    code, _, err = loso("gate", folder, *options)
+    assert code == ("--per-seed-min" in options)
+    assert err == AS_THEY_STAND
+    assert loso("validate", folder)[0] == 2
 
 
 def folds(plcc):
@@ -67,9 +88,11 @@ def test_a_margin_too_small_to_see_is_written_out(loso, make_run):
 
 
 def test_gate_as_json_has_the_documented_keys(loso, make_run):
-    code, out, _ = loso("gate", make_run(), "--json", "--seeds", "4,1")
+    code, out, err = loso("gate", make_run(), "--json", "--seeds", "4,1")
     report = json.loads(out)
     assert code == 0
+    unseen = "loso_seed0.json, loso_seed2.json, loso_seed3.json"
+    assert f"warning: in the folder and not judged: {unseen}\n" in err
     assert out.count("\n") == 1
     assert report["passed"] is True
     assert set(report["per_seed_plccs"]) == {"1", "4"}
@@ -98,6 +121,11 @@ def test_what_cannot_be_judged_exits_with_2_and_one_message(loso, make_run, tmp_
     assert code == 2
     assert json.loads(out)["error"] == "BadEvidence"
     assert "missing loso_seed2.json, loso_seed3.json, loso_seed4.json" in err
+
+    for command in ("gate", "validate"):
+        code, _, err = loso(command, tmp_path / "run", "--seeds", "1")
+        assert code == 2
+        assert "an ensemble needs at least two seeds, the spread of one says nothing" in err
 
     assert loso("gate", tmp_path, "--mean-plcc-threshold", "1.5")[0] == 2
     assert loso("gate", tmp_path, "--no-such-option")[0] == 2
@@ -128,6 +156,16 @@ def test_validate_writes_a_verdict_and_says_so(loso, make_run, tmp_path):
     assert json.loads((folder / "PROMOTE.json").read_text())["corpus"]["present"] is True
 
 
+def test_validate_reads_a_corpus_whose_rows_a_key_tells_apart(loso, make_run, make_corpus):
+    def edit(_, row):
+        row["rendition"], row["frame_index"] = row["frame_index"], 0
+
+    command = ["validate", make_run(), "--corpus", make_corpus("keyed.jsonl", edit)]
+    assert "the row of line 1 again" in loso(*command)[2]
+    _, _, err = loso(*command, "--key", "rendition")
+    assert "not the corpus that the seeds were trained on" in err
+
+
 def test_validate_holds_with_exit_code_1_and_what_to_try(loso, make_run):
     folder = make_run(noise=30.0)
     code, out, _ = loso("validate", folder)
@@ -138,9 +176,14 @@ def test_validate_holds_with_exit_code_1_and_what_to_try(loso, make_run):
 
 def test_validate_as_json_prints_the_file(loso, make_run):
     folder = make_run()
-    code, out, _ = loso("validate", folder, "--json", "--seeds", "0,1")
+    code, out, err = loso("validate", folder, "--json", "--seeds", "0,1")
     assert code == 0
     assert json.loads(out) == json.loads((folder / "PROMOTE.json").read_text())
+    unseen = "loso_seed2.json, loso_seed3.json, loso_seed4.json"
+    assert err.splitlines()[:2] == [
+        "warning: no corpus file: that the predictions are of its rows is taken on trust",
+        f"warning: in the folder and not judged: {unseen}",
+    ]
 
 
 def test_validate_refuses_broken_evidence_with_exit_code_2(loso, make_run):
@@ -162,6 +205,5 @@ def test_seeds_keep_their_order():
     "text", ["", ",", "1,,2", "1,1", "01,1", "-1", "1.0", "a", "4294967296", "9" * 5000, "²"]
 )
 def test_seeds_that_are_none_are_refused(text):
-    with pytest.raises(BadSettings, match="--seeds takes whole numbers in 0") as refusal:
+    with pytest.raises(BadSettings, match="whole numbers"):
         parse_seeds(text)
-    assert refusal.value.expected == "as in 0,1,2,3,4"

@@ -1,8 +1,14 @@
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from loso.diagnosis import advise_on_predictions, diagnose
+from loso.diagnosis import advise_on_predictions, advise_on_sources, diagnose
 from loso.evidence import Evidence
 from loso.gate import evaluate_gate
 from loso.recipe import GateThresholds
@@ -20,7 +26,8 @@ def evidence_of(*plccs_of_seeds):
 
 
 def diagnosis_of(*plccs_of_seeds):
-    evidence = evidence_of(*plccs_of_seeds)
+    """The diagnosis; one seed alone stands for two that are alike."""
+    evidence = evidence_of(*plccs_of_seeds, *(plccs_of_seeds if len(plccs_of_seeds) < 2 else ()))
     return diagnose(evidence, evaluate_gate(evidence, GateThresholds()))
 
 
@@ -37,7 +44,7 @@ def test_one_source_that_drags_is_told_from_a_run_that_is_weak_everywhere():
     drags = diagnosis_of({"a": 0.7, "b": 0.99, "c": 0.99})
     assert drags["failed"] == [
         "mean PLCC 0.8933 is below 0.9500",
-        "seeds below 0.9500: 0 (0.8933)",
+        "seeds below 0.9500: 0 (0.8933), 1 (0.8933)",
     ]
     assert drags["worst_fold"]["held_out"] == "a"
     (advice,) = drags["try"]
@@ -66,6 +73,35 @@ def test_thin_evidence_has_no_worst_fold():
     assert diagnosis["worst_seed"] == {"seed": 1, "mean_plcc": 0.8}
     assert "stands apart from the middle one (0.8500). Train" in diagnosis["try"][0]
     assert "hold no folds" in diagnosis["try"][1]
+
+
+@given(st.lists(st.floats(0.5, 0.9), min_size=3, max_size=12, unique=True))
+def test_the_interval_over_sources_is_a_jackknife_with_students_t(plccs):
+    (advice,) = advise_on_sources(evidence_of({str(i): plcc for i, plcc in enumerate(plccs)}))
+    count = len(plccs)
+    without = [fmean(plccs[:i] + plccs[i + 1 :]) for i in range(count)]
+    error = np.sqrt((count - 1) / count * np.sum((np.array(without) - fmean(without)) ** 2))
+    low, high = stats.t.interval(0.95, count - 1, fmean(plccs), error + 1e-300)
+    assert advice.check == "mean_plcc_interval_low"
+    # Leaving one out and putting it back costs a few digits of differences in 0.5..0.9.
+    assert advice.value == pytest.approx(max(low, -1.0), abs=1e-9)
+    assert advice.note == (
+        f"95% interval {advice.value:.4f}..{min(high, 1.0):.4f} of the mean over {count} sources"
+    )
+
+
+def test_the_interval_is_of_the_mean_over_seeds_and_stays_among_correlations():
+    one, two = {"a": 0.9, "b": 0.9, "c": 0.9}, {"a": 1.0, "b": 0.9, "c": 0.8}
+    (advice,) = advise_on_sources(evidence_of(one, two))
+    expected = stats.ttest_1samp([0.95, 0.9, 0.85], 0).confidence_interval(0.95)
+    assert advice.value == pytest.approx(expected.low)
+    (advice,) = advise_on_sources(evidence_of({"a": -1.0, "b": 1.0, "c": 0.0}))
+    assert advice.value == -1.0
+    assert "-1.0000..1.0000" in advice.note
+
+
+def test_two_sources_make_no_interval():
+    assert advise_on_sources(evidence_of({"a": 0.9, "b": 0.8})) == ()
 
 
 def table(cells, encoder="libx264"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loso.errors import BadEvidence
+from loso.errors import BadEvidence, BadInput, BadSettings
 from loso.evidence import collect_evidence
 from loso.files import sha256_of
 from loso.seedfile import FoldScore, seed_file_name, summarise
@@ -32,7 +32,8 @@ def refused(folder: Path, seeds=SEEDS, **options) -> BadEvidence:
 
 @pytest.mark.parametrize("seeds", [(), (0, 1, 1)])
 def test_seeds_must_be_asked_for_once_each(make_run, seeds):
-    assert "must be given, each once" in str(refused(make_run(), seeds))
+    with pytest.raises(BadSettings, match="each once"):
+        collect_evidence(make_run(), seeds)
 
 
 def test_a_folder_or_seed_files_that_are_missing_are_named_with_the_way_to_make_them(
@@ -42,7 +43,30 @@ def test_a_folder_or_seed_files_that_are_missing_are_named_with_the_way_to_make_
     folder = make_run("my run", seeds=(0, 1, 3))
     message = str(refused(folder))
     assert "missing loso_seed2.json, loso_seed4.json" in message
-    assert f"loso train --seeds 2,4 --out-dir '{folder}'" in message
+    assert f"make it with loso train --out-dir '{folder}' --seeds 2,4 --corpus CORPUS" in message
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(make_run, tmp_path):
+    (tmp_path / "file").touch()
+    assert f"{tmp_path}/file: not a folder" in str(refused(tmp_path / "file"))
+    assert "cannot be read (File name too long)" in str(refused(tmp_path / ("a" * 300)))
+
+    folder = make_run()
+    for name in ("oof_seed3.parquet", "loso_seed3.json"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        with pytest.raises(BadInput, match=r"cannot be read \(Is a directory\)") as refusal:
+            collect_evidence(folder, SEEDS)
+        assert refusal.value.where == str(folder / name)
+
+
+def test_seed_files_that_are_not_judged_are_named(make_run):
+    folder = make_run(seeds=(*SEEDS, 10))
+    (folder / "loso_seed1 (copy).json").touch()
+    evidence = collect_evidence(folder, (1, 3))
+    names = ("loso_seed0.json", "loso_seed2.json", "loso_seed4.json", "loso_seed10.json")
+    assert evidence.not_judged == (*names, "loso_seed1 (copy).json")
+    assert evidence.warnings == (f"in the folder and not judged: {', '.join(evidence.not_judged)}",)
 
 
 def in_seed(number: int, **changes):
@@ -84,6 +108,13 @@ def in_fold(number: int, **changes):
         (in_seed(0, max_plcc=0.5), "max_plcc is not what the folds give"),
         (in_seed(0, mean_srocc=0.5), "mean_srocc is not what the folds give"),
         (in_seed(0, mean_rmse=9.5), "mean_rmse is not what the folds give"),
+        (
+            in_seed(4, predictions={"file": "oof_seed0.parquet", "sha256": "0" * 64}),
+            "names predictions that are not this seed's, expected oof_seed4.parquet, found oof_se",
+        ),
+        (in_seed(4, excluded_sources=["bee"]), "source bee is held out and excluded"),
+        (in_seed(4, excluded_sources=["dog"]), "seeds 0 and 4 differ in excluded_sources"),
+        (in_seed(4, corpus_rows=73), "seeds 0 and 4 differ in corpus_rows"),
         (in_seed(4, corpus_sha256="0" * 64), "seeds 0 and 4 differ in corpus_sha256, expected "),
         (in_seed(4, epochs=199), "differ in epochs, expected 200 as in loso_seed0.json, found 199"),
         (in_seed(4, batch_size=16), "seeds 0 and 4 differ in batch_size"),
@@ -148,7 +179,21 @@ def test_predictions_must_be_the_bytes_that_the_seed_file_names(make_run):
     assert "not the predictions that loso_seed3.json was computed from" in str(refusal)
     assert refusal.where == str(path)
     path.unlink()
-    assert "missing predictions oof_seed3.parquet" in str(refused(folder))
+    refusal = refused(folder)
+    assert "missing predictions oof_seed3.parquet" in str(refusal)
+    assert refusal.fix.endswith(f"loso train --out-dir {folder} --seeds 3 --force --corpus CORPUS")
+
+
+def test_one_seed_does_not_pass_as_two(make_run):
+    folder = make_run()
+    content = json.loads((folder / seed_file_name(1)).read_text())
+    (folder / seed_file_name(3)).write_text(json.dumps(content | {"seed": 3}))
+    assert "expected oof_seed3.parquet, found oof_seed1.parquet" in str(refused(folder))
+
+    (folder / "oof_seed3.parquet").write_bytes((folder / "oof_seed1.parquet").read_bytes())
+    content["predictions"]["file"] = "oof_seed3.parquet"
+    (folder / seed_file_name(3)).write_text(json.dumps(content | {"seed": 3}))
+    assert "seeds 1 and 3 have the same predictions, so one is a copy" in str(refused(folder))
 
 
 # -- Files of the replaced trainer ----------------------------------------------------------------
@@ -189,9 +234,20 @@ def test_old_files_of_different_corpora_differ_by_path(make_run):
     assert "seeds 0 and 1 differ in corpus, expected 0.jsonl" in str(refusal)
 
 
-def test_old_and_new_files_do_not_mix(make_run):
-    folder = make_run(edit=lambda seed, content: seed or old_file(content, keys=OLD_KEYS))
-    assert "seeds 0 and 1 differ in corpus" in str(refused(folder))
+@pytest.mark.parametrize("old", [0, 3])
+def test_old_and_new_files_do_not_mix(make_run, old):
+    def edit(seed, content):
+        if seed == old:
+            old_file(content, keys=OLD_KEYS)
+
+    assert f"seeds 0 and {old or 1} differ in schema_version" in str(refused(make_run(edit=edit)))
+
+
+def test_predictions_are_not_left_out_of_the_evidence(make_run):
+    folder = make_run(edit=lambda _, content: old_file(content, keys=OLD_KEYS))
+    (folder / "oof_seed2.parquet").touch()
+    message = f"{folder}/oof_seed2.parquet: predictions that loso_seed2.json does not name"
+    assert message in str(refused(folder))
 
 
 def test_a_file_without_folds_is_judged_only_where_thin_evidence_is_allowed(make_run):

@@ -36,7 +36,7 @@ def evidence_of(plccs, folds=()):
 
 
 decimals = st.integers(9_300, 9_700)
-ensembles = st.dictionaries(st.integers(0, 99), decimals, min_size=1, max_size=8)
+ensembles = st.dictionaries(st.integers(0, 99), decimals, min_size=2, max_size=8)
 
 
 @given(ensembles, decimals, st.integers(0, 300), decimals)
@@ -85,7 +85,7 @@ def test_raising_a_seed_never_breaks_the_mean_nor_another_seed(seeds, data):
         ((0.9499999999999, 0.96), False),
         ((0.9499, 0.9499), False),
         ((0.9489, 0.9539), False),
-        ((1.0,), True),
+        ((1.0, 1.0), True),
         ((-1.0, 1.0), False),
     ],
 )
@@ -94,8 +94,8 @@ def test_limits_are_inclusive(plccs, passed):
 
 
 def test_tolerance_is_for_rounding_only():
-    assert evaluate_gate(evidence_of({0: 0.95 - 0.9e-12}), STANDARD).passed
-    assert not evaluate_gate(evidence_of({0: 0.95 - 1.1e-12}), STANDARD).passed
+    assert evaluate_gate(evidence_of(dict.fromkeys((0, 1), 0.95 - 0.9e-12)), STANDARD).passed
+    assert not evaluate_gate(evidence_of(dict.fromkeys((0, 1), 0.95 - 1.1e-12)), STANDARD).passed
 
 
 def test_the_report_has_the_old_keys_and_the_advice():
@@ -135,6 +135,17 @@ def test_means_over_seeds_leave_out_a_source_that_some_seed_did_not_score():
 def test_an_undefined_mean_is_never_compared():
     with pytest.raises(BadEvidence, match="mean_plcc of seed 2 is undefined"):
         evaluate_gate(evidence_of({1: 0.99, 2: None}), STANDARD)
+
+
+def test_one_seed_is_no_ensemble():
+    with pytest.raises(BadEvidence) as refusal:
+        evaluate_gate(evidence_of({3: 0.99}), STANDARD)
+    assert str(refusal.value) == (
+        "run: an ensemble needs at least two seeds, the spread of one says nothing, found seed 3; "
+        "name the others too, as in --seeds 0,1,2,3,4"
+    )
+    with pytest.raises(BadEvidence, match=r"at least two seeds.*found none"):
+        evaluate_gate(evidence_of({}), STANDARD)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loso.errors import BadEvidence
-from loso.seedfile import FoldScore, read_seed_file, summarise, write_seed_file
+from loso.seedfile import (
+    FoldScore,
+    predictions_file_name,
+    read_seed_file,
+    seed_file_name,
+    summarise,
+    training_command,
+    write_seed_file,
+)
 
 FLOAT64 = 1e-12
 """Error of a mean over a few numbers in -1..1, whatever the order of summation."""
@@ -96,7 +105,43 @@ def test_a_seed_file_that_is_not_one_is_refused(tmp_path, content, message):
     with pytest.raises(BadEvidence, match=re.escape(message)) as refusal:
         read_seed_file(path)
     assert refusal.value.where == str(path)
-    assert "loso train" in refusal.value.fix
+    assert f"loso train --out-dir {tmp_path} --seeds 0 --force" in refusal.value.fix
+
+
+def test_a_file_that_no_seed_names_cannot_be_made_again(tmp_path):
+    path = tmp_path / "loso_seed0 (copy).json"
+    path.write_text("")
+    with pytest.raises(BadEvidence) as refusal:
+        read_seed_file(path)
+    assert refusal.value.fix == "restore the file, or train this seed again"
+
+
+def test_a_folder_is_no_seed_file(tmp_path):
+    with pytest.raises(BadEvidence, match=r"cannot be read \(Is a directory\)"):
+        read_seed_file(tmp_path)
+
+
+def test_the_files_of_a_seed_and_the_command_that_makes_them():
+    assert seed_file_name(3) == "loso_seed3.json"
+    assert predictions_file_name(3) == "oof_seed3.parquet"
+    assert training_command(Path("a b"), [3, 0]) == (
+        "loso train --out-dir 'a b' --seeds 0,3 --corpus CORPUS"
+    )
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("corpus_sha256", "corpus_rows", "hidden", "depth", "dropout", "target", "unit"),
+        *("excluded_sources", "engine", "versions", "predictions"),
+    ],
+)
+def test_a_file_with_a_key_of_ours_is_no_file_of_the_replaced_trainer(make_run, key):
+    path = make_run(seeds=[0]) / "loso_seed0.json"
+    whole = json.loads(path.read_text()) | {"excluded_sources": []}
+    path.write_text(json.dumps({"seed": 0, "mean_plcc": 0.9, key: whole[key]}))
+    with pytest.raises(BadEvidence, match=f"schema_version is missing beside {key}"):
+        read_seed_file(path)
 
 
 def test_a_file_with_a_schema_version_holds_every_key(make_run):

@@ -1,13 +1,16 @@
+import errno
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from loso.errors import BadEvidence, Busy
+from loso.corpus.load import load_corpus
+from loso.errors import BadCorpus, BadEvidence, BadInput, Busy
 from loso.files import folder_lock, sha256_of
 from loso.gate import evaluate_gate
-from loso.recipe import GateThresholds
+from loso.recipe import GateThresholds, Recipe
+from loso.run_folder import train_into
 from loso.verdict import snapshot_corpus, validate_run
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -48,7 +51,9 @@ def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path):
         "predictions": {str(s): sha256_of(folder / f"oof_seed{s}.parquet") for s in SEEDS},
         "intervals_sha256": sha256_of(folder / "intervals.json"),
         "taken_on_trust": [],
+        "not_judged": [],
     }
+    assert verdict.warnings == ()
 
 
 def test_a_hold_says_what_failed_and_what_to_try(make_run):
@@ -70,6 +75,7 @@ def test_the_advice_of_the_predictions_stands_beside_the_gate_and_changes_nothin
         "worst_fold_plcc",
         "mean_rmse",
         "worst_fold_rmse",
+        "mean_plcc_interval_low",
         "encoders_without_rows",
         "rises_with_cq",
     ]
@@ -87,25 +93,66 @@ def test_the_gate_in_a_verdict_is_the_gate(make_run):
     }
 
 
-def test_exactly_one_verdict_stands_and_the_new_one_is_there_before_the_old_one_goes(
-    make_run, monkeypatch
-):
+def verdicts_in(folder):
+    return [p.name for p in folder.glob("[PH]*.json")]
+
+
+def test_exactly_one_verdict_stands(make_run):
     folder = make_run()
     validate_run(folder, SEEDS)
-    assert (folder / "PROMOTE.json").is_file()
+    assert verdicts_in(folder) == ["PROMOTE.json"]
     validate_run(folder, SEEDS, STRICT)
-    assert not (folder / "PROMOTE.json").exists()
+    assert verdicts_in(folder) == ["HOLD.json"]
+    validate_run(folder, SEEDS)
+    assert verdicts_in(folder) == ["PROMOTE.json"]
 
-    def dies(*_):
-        raise KeyboardInterrupt
+
+def test_a_verdict_that_cannot_be_written_leaves_the_old_one(make_run, monkeypatch):
+    folder = make_run()
+    validate_run(folder, SEEDS, STRICT)
+    before = files_of(folder)
+
+    def disk_full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("loso.verdict.write_json", dies)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("pathlib.Path.write_text", disk_full)
+        with pytest.raises(BadInput, match=r"PROMOTE\.json: cannot be written \(No space left"):
             validate_run(folder, SEEDS)
-    assert [p.name for p in folder.glob("[PH]*.json")] == ["HOLD.json"]
-    validate_run(folder, SEEDS)
-    assert [p.name for p in folder.glob("[PH]*.json")] == ["PROMOTE.json"]
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("blocked", "reason"),
+    [
+        ("HOLD.json", r"HOLD\.json: cannot be removed \(Is a directory\)"),
+        ("PROMOTE.json", r"PROMOTE\.json: a folder, not a verdict; remove it"),
+        (".lock", r"run: cannot be locked \("),
+    ],
+)
+def test_a_folder_in_the_way_is_refused_before_anything_changes(make_run, blocked, reason):
+    folder = make_run()
+    (folder / blocked).mkdir()
+    old = {"HOLD.json": "PROMOTE.json", "PROMOTE.json": "HOLD.json"}.get(blocked, "HOLD.json")
+    (folder / old).write_text("old")
+    with pytest.raises(BadInput, match=reason):
+        validate_run(folder, SEEDS)
+    assert (folder / old).read_text() == "old"
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_seeds_that_were_not_judged_are_in_the_verdict(make_run):
+    verdict, _ = validate_run(make_run(), (1, 3))
+    names = ["loso_seed0.json", "loso_seed2.json", "loso_seed4.json"]
+    assert verdict.evidence["not_judged"] == names
+    assert f"in the folder and not judged: {', '.join(names)}" in verdict.warnings
+
+
+def test_one_seed_gets_no_verdict(make_run):
+    folder = make_run()
+    with pytest.raises(BadEvidence, match="at least two seeds"):
+        validate_run(folder, [1])
+    assert verdicts_in(folder) == []
 
 
 def test_the_same_run_gives_the_same_bytes(make_run):
@@ -152,23 +199,55 @@ def test_scores_that_the_predictions_do_not_bear_out_are_refused(make_run):
     assert files_of(folder) == before
 
 
-def test_another_corpus_is_refused(make_run, tmp_path):
+def test_another_corpus_is_refused(make_run, make_corpus, tmp_path):
     folder = make_run()
-    other = tmp_path / "other.jsonl"
-    with pytest.raises(BadEvidence, match=r"other\.jsonl: cannot be read \(No such file"):
-        validate_run(folder, SEEDS, corpus=other)
-    other.write_text("{}")
+    with pytest.raises(BadCorpus, match=r"other\.jsonl: file not found"):
+        validate_run(folder, SEEDS, corpus=tmp_path / "other.jsonl")
     with pytest.raises(BadEvidence, match="not the corpus that the seeds were trained on"):
-        validate_run(folder, SEEDS, corpus=other)
+        validate_run(folder, SEEDS, corpus=make_corpus("other.jsonl", seed=1))
+    assert verdicts_in(folder) == []
+
+
+def test_without_the_corpus_its_rows_are_taken_on_trust(make_run, tmp_path):
+    """Scores bear a made-up truth out; the corpus does not."""
+
+    def shift(_, table):
+        return table.with_columns(table["y_true"] + 1, table["y_pred"] + 1)
+
+    folder = make_run(predict=shift)
+    verdict, _ = validate_run(folder, SEEDS)
+    assert verdict.warnings == (
+        "no corpus file: that the predictions are of its rows is taken on trust",
+    )
+    assert verdict.evidence["taken_on_trust"] == list(verdict.warnings)
+    corpus = tmp_path / "corpus.jsonl"
+    for given in (corpus, load_corpus(corpus)):
+        with pytest.raises(BadEvidence, match="y_true of row 0 is not that of the corpus"):
+            validate_run(folder, SEEDS, corpus=given)
 
 
 def test_seed_files_without_a_corpus_hash_cannot_vouch_for_a_corpus(make_run, tmp_path):
     def old(_, content):
-        for key in ("schema_version", "corpus_sha256"):
+        for key in content.keys() - {"seed", "folds", "mean_plcc"}:
             del content[key]
 
     with pytest.raises(BadEvidence, match="in the seed files, which record none"):
         validate_run(make_run(edit=old), SEEDS, corpus=tmp_path / "corpus.jsonl")
+
+
+def test_what_training_writes_is_borne_out_by_its_corpus(make_corpus, tmp_path):
+    def edit(_, row):
+        slow = row["encoder"] == "libx264" and row["cq"] == 20
+        row |= {"preset": "slow" if slow else None, "clip": f"{row['src']}_{row['cq']}"}
+
+    path = make_corpus(edit=edit, sources=["ant", "bee", "cat", "dog"])
+    corpus, folder = load_corpus(path), tmp_path / "run"
+    anything = GateThresholds(mean_plcc_threshold=-1, plcc_spread_max=2, per_seed_min=-1)
+    train_into(folder, corpus, Recipe(epochs=2), [0, 1], exclude_sources=["bee"])
+    for given in (path, corpus):
+        verdict, _ = validate_run(folder, [0, 1], anything, corpus=given)
+        assert verdict.verdict == "PROMOTE"
+        assert verdict.warnings == ()
 
 
 @pytest.mark.parametrize("name", ["loso_seed3.json", "oof_seed2.parquet"])
@@ -184,14 +263,14 @@ def test_a_run_that_changes_while_it_is_judged_gets_no_verdict(make_run, monkeyp
     monkeypatch.setattr(verdict, "advise_on_predictions", train_meanwhile)
     with pytest.raises(BadEvidence, match=f"{name}: changed while it was judged"):
         validate_run(folder, SEEDS)
-    assert not list(folder.glob("[PH]*.json"))
+    assert verdicts_in(folder) == []
 
 
 def test_a_folder_in_use_is_left_alone(make_run):
     folder = make_run()
     with folder_lock(folder, "training"), pytest.raises(Busy, match="judging"):
         validate_run(folder, SEEDS)
-    assert not list(folder.glob("[PH]*.json"))
+    assert verdicts_in(folder) == []
 
 
 # -- The snapshot of the clips --------------------------------------------------------------------
@@ -228,6 +307,11 @@ def test_the_snapshot_of_nothing_has_no_hash(tmp_path):
     absent = {"present": False, "sha256": None, "ref_count": 0, "dis_count": 0, "yuv_count": 0}
     assert snapshot_corpus(tmp_path / "no") == absent | {"corpus_root": str(tmp_path / "no")}
     assert snapshot_corpus(None) == absent | {"corpus_root": None}
+
+
+def test_clips_that_cannot_be_listed_are_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"cannot be listed \(File name too long\)"):
+        snapshot_corpus(tmp_path / ("a" * 300))
 
 
 def test_the_clock_is_in_utc(make_run):

@@ -313,7 +313,9 @@ def test_the_gate_refuses_what_it_cannot_judge(gate, make_thin, capsys):
     with pytest.raises(ValueError, match="mean_plcc is undefined"):
         gate.load_seed_jsons(folder, SEEDS[:4])
     with pytest.raises(ValueError, match="mean_plcc of seed 0 is undefined"):
-        gate.evaluate_gate({0: {"mean_plcc": math.nan}})
+        gate.evaluate_gate({0: {"mean_plcc": math.nan}, 1: {"mean_plcc": 0.96}})
+    with pytest.raises(ValueError, match="an ensemble needs at least two seeds"):
+        gate.evaluate_gate({0: {"mean_plcc": 0.96}})
     assert gate.main([str(folder)]) == 2
     assert gate.main([str(folder), "--seeds", "x"]) == 2
     assert gate.main([str(folder / "no")]) == 2
@@ -350,6 +352,15 @@ def test_the_validator_holds_every_seed_to_its_mean_threshold(validator, make_th
     content, _ = validator.run_validation(folder, SEEDS, folder, mean_threshold=0.89)
     assert content["verdict"] == "PROMOTE"
     assert content["gate"]["per_seed_min"] == 0.89
+
+
+def test_both_say_which_seeds_were_not_judged(gate, validator, make_thin, capsys):
+    folder = str(make_thin(*[0.96] * 5))
+    for script in (gate, validator):
+        assert script.main([folder, "--seeds", "0,2,4"]) == 0
+        assert "not judged: loso_seed1.json, loso_seed3.json" in capsys.readouterr().err
+        assert script.main([folder, "--seeds", "0"]) == 2
+        assert "at least two seeds" in capsys.readouterr().err
 
 
 def test_the_validators_exit_codes(validator, make_thin, tmp_path, capsys):

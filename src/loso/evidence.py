@@ -1,8 +1,8 @@
 """What a run's folder proves: its seed files, each checked alone and all against each other.
 
 Whatever would make a gate's numbers mean something else than they say (a dry run, an undefined
-fold, seeds of different corpora, an edited summary) is refused here, so that no arithmetic further
-on can turn broken evidence into a pass.
+fold, seeds of different corpora, an edited summary, one seed copied to pass as five) is refused
+here, so that no arithmetic further on can turn broken evidence into a pass.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from loso.errors import BadEvidence
 from loso.files import sha256_of
-from loso.recipe import EVIDENCE_TOLERANCE
-from loso.seedfile import DRY_RUN, RECIPE_KEYS, SeedFile, parse_seed_file, seed_file_name, summarise
+from loso.recipe import EVIDENCE_TOLERANCE, check_seeds
+from loso.seedfile import (
+    DRY_RUN,
+    RECIPE_KEYS,
+    SeedFile,
+    parse_seed_file,
+    predictions_file_name,
+    seed_file_name,
+    summarise,
+    training_command,
+)
 
 __all__ = ["Evidence", "collect_evidence", "differ"]
 
@@ -27,14 +37,22 @@ __all__ = ["Evidence", "collect_evidence", "differ"]
 class Evidence:
     """Seed files that are fit to be judged, in ascending order, and the hashes of what was read.
 
-    `warnings` says what files of the replaced trainer cannot prove.
+    `taken_on_trust` says in sentences what files of the replaced trainer cannot prove,
+    `not_judged` names the seed files in the folder that were not asked for.
     """
 
     loso_dir: Path
     seed_files: Mapping[int, SeedFile]
     seed_sha256: Mapping[int, str]
     predictions_sha256: Mapping[int, str]
-    warnings: tuple[str, ...] = ()
+    taken_on_trust: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before believing the judgement."""
+        left_out = f"in the folder and not judged: {', '.join(self.not_judged)}"
+        return (*self.taken_on_trust, *([left_out] if self.not_judged else []))
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ def collect_evidence(loso_dir: Path, seeds: Sequence[int], *, allow_thin: bool =
     files = {}
     for seed, content in contents.items():
         path = loso_dir / seed_file_name(seed)
-        files[seed] = parse_seed_file(content, where=str(path))
+        files[seed] = parse_seed_file(content, path)
         for fault in _faults(seed, files[seed], allow_thin=allow_thin):
             raise _refusal(fault, path, [seed])
     for fault in _differences(files):
@@ -66,6 +84,7 @@ def collect_evidence(loso_dir: Path, seeds: Sequence[int], *, allow_thin: bool =
         {seed: hashlib.sha256(content).hexdigest() for seed, content in contents.items()},
         _hash_predictions(loso_dir, files),
         tuple(_unproven(files)),
+        _others(loso_dir, files),
     )
 
 
@@ -77,39 +96,34 @@ def differ(recorded: float, computed: float) -> bool:
 
 def _refusal(fault: _Fault, path: Path, seeds: Sequence[int]) -> BadEvidence:
     folder = path if path.is_dir() else path.parent
-    command = f"loso train --seeds {_listed(seeds, ',')} --out-dir {shlex.quote(str(folder))}"
     return BadEvidence(
         fault.problem,
         where=str(path),
         expected=str(fault.expected),
         found=str(fault.found),
-        fix=fault.fix or f"make it with {command} --corpus CORPUS",
+        fix=fault.fix or f"train again with {training_command(folder, seeds, force=True)}",
     )
 
 
-def _listed(seeds: Sequence[int], separator: str = ", ") -> str:
-    return separator.join(str(seed) for seed in sorted(seeds))
-
-
 def _read_all(loso_dir: Path, seeds: Sequence[int]) -> dict[int, bytes]:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise BadEvidence("the seeds to judge must be given, each once", found=str(list(seeds)))
+    contents, missing = {}, []
+    for seed in sorted(check_seeds(seeds)):
+        path = loso_dir / seed_file_name(seed)
+        try:
+            contents[seed] = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(seed)
+        except OSError as error:
+            raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
+    if not missing:
+        return contents
     if not loso_dir.is_dir():
         raise BadEvidence(
             "not a folder", where=str(loso_dir), fix="name the folder of a training run"
         )
-    paths = {seed: loso_dir / seed_file_name(seed) for seed in sorted(seeds)}
-    missing = [seed for seed, path in paths.items() if not path.is_file()]
-    if missing:
-        names = ", ".join(seed_file_name(seed) for seed in missing)
-        raise _refusal(_Fault(f"missing {names}"), loso_dir, missing)
-    contents = {}
-    for seed, path in paths.items():
-        try:
-            contents[seed] = path.read_bytes()
-        except OSError as error:
-            raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
-    return contents
+    names = ", ".join(seed_file_name(seed) for seed in missing)
+    fix = f"make it with {training_command(loso_dir, missing)}"
+    raise _refusal(_Fault(f"missing {names}", fix=fix), loso_dir, missing)
 
 
 def _faults(seed: int, file: SeedFile, *, allow_thin: bool) -> Iterator[_Fault]:
@@ -118,6 +132,9 @@ def _faults(seed: int, file: SeedFile, *, allow_thin: bool) -> Iterator[_Fault]:
         yield _Fault("the seed inside is not that of the file's name", seed, file.seed)
     if file.note == DRY_RUN:
         yield _Fault("a dry run (one epoch) proves nothing")
+    own = predictions_file_name(seed)
+    if file.predictions is not None and file.predictions.file != own:
+        yield _Fault("names predictions that are not this seed's", own, file.predictions.file)
     if file.folds or not allow_thin or file.schema_version is not None:
         yield from _faults_of_folds(file)
         yield from _faults_of_summary(file)
@@ -136,6 +153,8 @@ def _faults_of_folds(file: SeedFile) -> Iterator[_Fault]:
     for source, count in times.items():
         if count > 1:
             yield _Fault(f"source {source} is held out {count} times")
+        if source in file.excluded_sources:
+            yield _Fault(f"source {source} is held out and excluded")
     for fold in file.folds:
         for key in ("plcc", "srocc", "rmse"):
             if key in fold.model_fields_set and getattr(fold, key) is None:
@@ -182,25 +201,34 @@ def _differences(files: Mapping[int, SeedFile]) -> Iterator[_Fault]:
                     f"{one.get(key)} as in {seed_file_name(first)}",
                     f"{two.get(key)} in {seed_file_name(other)}",
                 )
+    named = {seed: file.predictions.sha256 for seed, file in files.items() if file.predictions}
+    for a, b in combinations(named, 2):
+        if named[a] == named[b]:
+            yield _Fault(f"seeds {a} and {b} have the same predictions, so one is a copy")
 
 
 def _comparable(file: SeedFile) -> dict[str, object]:
     """Return everything that two seeds of one run must have in common."""
-    corpus = "corpus" if file.corpus_sha256 is None else "corpus_sha256"
+    corpus = ["corpus"] if file.schema_version is None else ["corpus_sha256", "corpus_rows"]
     folds = {
         f"the fold of {fold.held_out}": f"n_train {fold.n_train}, n_val {fold.n_val}"
         for fold in file.folds
     }
-    return {key: getattr(file, key) for key in (corpus, *RECIPE_KEYS)} | folds
+    excluded = {"excluded_sources": sorted(file.excluded_sources)}
+    keys = ("schema_version", *corpus, *RECIPE_KEYS)
+    return {key: getattr(file, key) for key in keys} | excluded | folds
 
 
 def _hash_predictions(loso_dir: Path, files: Mapping[int, SeedFile]) -> dict[int, str]:
     hashes = {}
     for seed, file in files.items():
+        path = loso_dir / predictions_file_name(seed)
         if file.predictions is None:
+            if path.exists():
+                problem = f"predictions that {seed_file_name(seed)} does not name"
+                raise _refusal(_Fault(problem), path, [seed])
             continue
-        path = loso_dir / file.predictions.file
-        if not path.is_file():
+        if not path.exists():
             raise _refusal(_Fault(f"missing predictions {path.name}"), loso_dir, [seed])
         hashes[seed] = sha256_of(path)
         if hashes[seed] != file.predictions.sha256:
@@ -216,7 +244,7 @@ def _unproven(files: Mapping[int, SeedFile]) -> Iterator[str]:
         for sentence in _taken_on_trust(file):
             seeds.setdefault(sentence, []).append(seed)
     for sentence, lacking in seeds.items():
-        yield f"seed{'s' * (len(lacking) > 1)} {_listed(lacking)}: {sentence}"
+        yield f"seed{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}: {sentence}"
 
 
 def _taken_on_trust(file: SeedFile) -> Iterator[str]:
@@ -229,3 +257,10 @@ def _taken_on_trust(file: SeedFile) -> Iterator[str]:
         yield f"no {', '.join(absent)}: that the seeds share them is taken on trust"
     if file.predictions is None:
         yield "no predictions: the scores cannot be computed again"
+
+
+def _others(loso_dir: Path, files: Mapping[int, SeedFile]) -> tuple[str, ...]:
+    """Return the names of the seed files in `loso_dir` that are not among `files`."""
+    judged = {seed_file_name(seed) for seed in files}
+    names = {path.name for path in loso_dir.glob("loso_seed*.json")} - judged
+    return tuple(sorted(names, key=lambda name: (len(name), name)))

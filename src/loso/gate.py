@@ -58,6 +58,7 @@ def evaluate_gate(evidence: Evidence, thresholds: GateThresholds) -> GateReport:
 
     The mean over seeds, the difference between the best and the worst seed, and every single seed
     are held against `thresholds`, inclusive up to its tolerance. The order of seeds is irrelevant.
+    BadEvidence for fewer than two seeds: one differs from none.
     """
     plccs = {}
     for seed, file in evidence.seed_files.items():
@@ -66,6 +67,13 @@ def evaluate_gate(evidence: Evidence, thresholds: GateThresholds) -> GateReport:
                 f"mean_plcc of seed {seed} is undefined", where=f"{evidence.loso_dir}"
             )
         plccs[seed] = file.mean_plcc
+    if len(plccs) < 2:
+        raise BadEvidence(
+            "an ensemble needs at least two seeds, the spread of one says nothing",
+            where=f"{evidence.loso_dir}",
+            found=f"seed {', '.join(map(str, plccs))}" if plccs else "none",
+            fix="name the others too, as in --seeds 0,1,2,3,4",
+        )
     slack = thresholds.tolerance
     mean = fmean(plccs.values())
     spread = max(plccs.values()) - min(plccs.values())

@@ -8,6 +8,8 @@ ones, and write NaN where a correlation is undefined.
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -27,9 +29,11 @@ __all__ = [
     "SeedFile",
     "Summary",
     "parse_seed_file",
+    "predictions_file_name",
     "read_seed_file",
     "seed_file_name",
     "summarise",
+    "training_command",
     "write_seed_file",
 ]
 
@@ -53,9 +57,14 @@ RECIPE_KEYS: Final = (
 )
 """Keys that must agree between the seeds of one ensemble."""
 
+_NEVER_IN_OLD_FILES: Final = (
+    *("corpus_sha256", "corpus_rows", "hidden", "depth", "dropout", "target", "unit"),
+    *("excluded_sources", "engine", "versions", "predictions"),
+)
+"""Keys that the replaced trainer did not write: with one of them, a file must hold them all."""
+
 _LEFT_OUT_WHEN_EMPTY: Final = ("note", "excluded_sources", "reason")
 _LONGEST_FOUND: Final = 80
-_FIX: Final = "restore the file, or train this seed again with loso train --force"
 
 
 class Summary(TypedDict):
@@ -112,8 +121,8 @@ class Predictions(_Record):
 class SeedFile(_Record):
     """One seed's scores on every held-out source, and what they were made with.
 
-    A file with a `schema_version` holds every key, `note` and `excluded_sources` apart; in a file
-    of the replaced trainer, which has none, None means "not recorded".
+    A file with a `schema_version` holds every key, `note` and `excluded_sources` apart. A file of
+    the replaced trainer has none, and no key that loso added; there, None means "not recorded".
     """
 
     schema_version: Literal[1] | None = None
@@ -155,6 +164,9 @@ class SeedFile(_Record):
     @model_validator(mode="after")
     def _is_whole(self) -> SeedFile:
         if self.schema_version is None:
+            ours = [key for key in _NEVER_IN_OLD_FILES if key in self.model_fields_set]
+            if ours:
+                raise ValueError(f"schema_version is missing beside {', '.join(ours)}")
             return self
         missing = _absent(self)
         for index, fold in enumerate(self.folds):
@@ -188,6 +200,30 @@ def seed_file_name(seed: int) -> str:
     'loso_seed3.json'
     """
     return f"loso_seed{seed}.json"
+
+
+def predictions_file_name(seed: int) -> str:
+    """Return the name of a seed's out-of-fold predictions.
+
+    >>> predictions_file_name(3)
+    'oof_seed3.parquet'
+    """
+    return f"oof_seed{seed}.parquet"
+
+
+def training_command(folder: Path, seeds: Iterable[int], *, force: bool = False) -> str:
+    """Return the command that trains `seeds` into `folder`, to paste into a shell.
+
+    With `force`, seeds that are there are trained again.
+
+    >>> training_command(Path("my run"), [2, 0], force=True)
+    "loso train --out-dir 'my run' --seeds 0,2 --force --corpus CORPUS"
+    """
+    listed = ",".join(str(seed) for seed in sorted(seeds))
+    again = " --force" if force else ""
+    return (
+        f"loso train --out-dir {shlex.quote(str(folder))} --seeds {listed}{again} --corpus CORPUS"
+    )
 
 
 def summarise(folds: Sequence[FoldScore]) -> Summary:
@@ -242,27 +278,35 @@ def read_seed_file(path: Path) -> SeedFile:
         content = path.read_bytes()
     except OSError as error:
         raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
-    return parse_seed_file(content, where=str(path))
+    return parse_seed_file(content, path)
 
 
-def parse_seed_file(content: bytes, *, where: str) -> SeedFile:
-    """Return the record in `content`, as `read_seed_file` does; `where` names it in a refusal."""
+def parse_seed_file(content: bytes, path: Path) -> SeedFile:
+    """Return the record in `content`, as `read_seed_file` does; `path` is where it came from."""
     try:
         return SeedFile.model_validate_json(content)
     except ValidationError as error:
-        raise _refusal(where, error) from None
+        raise _refusal(path, error) from None
 
 
-def _refusal(where: str, error: ValidationError) -> BadEvidence:
+def _refusal(path: Path, error: ValidationError) -> BadEvidence:
     first = error.errors(include_url=False)[0]
     kind, key = first["type"], ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    expected = found = ""
     if kind == "json_invalid":
-        return BadEvidence(message.replace("Invalid", "not valid"), where=where, fix=_FIX)
-    if kind == "value_error":
-        return BadEvidence(message, where=where, fix=_FIX)
-    if kind == "missing":
-        return BadEvidence(f"keys are missing: {key}", where=where, fix=_FIX)
-    problem = f"{key or 'the record'} cannot be used"
-    found = repr(first["input"])[:_LONGEST_FOUND]
-    return BadEvidence(problem, where=where, expected=message, found=found, fix=_FIX)
+        problem = message.replace("Invalid", "not valid")
+    elif kind == "value_error":
+        problem = message
+    elif kind == "missing":
+        problem = f"keys are missing: {key}"
+    else:
+        problem, expected = f"{key or 'the record'} cannot be used", message
+        found = repr(first["input"])[:_LONGEST_FOUND]
+    return BadEvidence(problem, where=str(path), expected=expected, found=found, fix=_remedy(path))
+
+
+def _remedy(path: Path) -> str:
+    named = re.fullmatch(r"loso_seed([0-9]+)\.json", path.name)
+    again = f" with {training_command(path.parent, [int(named[1])], force=True)}" if named else ""
+    return f"restore the file, or train this seed again{again}"

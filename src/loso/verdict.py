@@ -10,22 +10,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from loso.diagnosis import advise_on_predictions, diagnose
-from loso.errors import BadEvidence
+from loso.corpus.load import Corpus, load_corpus
+from loso.diagnosis import advise_on_predictions, advise_on_sources, diagnose
+from loso.errors import BadEvidence, BadInput
 from loso.evidence import Evidence, collect_evidence
-from loso.files import folder_lock, sha256_of, write_json
+from loso.files import folder_lock, sha256_of, to_json, write_atomic
 from loso.gate import GateReport, evaluate_gate
-from loso.recheck import read_predictions
+from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, GateThresholds
-from loso.seedfile import seed_file_name
+from loso.run_folder import VERDICT_FILES
+from loso.seedfile import predictions_file_name, seed_file_name
 
-__all__ = ["VERDICT_FILES", "Verdict", "snapshot_corpus", "validate_run"]
-
-VERDICT_FILES: Final = {"PROMOTE": "PROMOTE.json", "HOLD": "HOLD.json"}
+__all__ = ["Verdict", "snapshot_corpus", "validate_run"]
 
 _SCHEMA_VERSION: Final = 1
 _DECISIONS: Final = {"adr": "ADR-0309", "parent_adr": "ADR-0303"}
 """The decisions behind this gate, under the names that readers of verdicts look for."""
+
+_NO_CORPUS: Final = "no corpus file: that the predictions are of its rows is taken on trust"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Verdict:
     """An answer, what it rests on and what follows; `to_dict` is what its file holds.
 
     `corpus` is `snapshot_corpus` of the source clips, `evidence` holds the hashes of all that was
-    judged and what was taken on trust, `diagnosis` comes from `loso.diagnosis.diagnose`.
+    judged, what was taken on trust and what was not judged, `diagnosis` comes from
+    `loso.diagnosis.diagnose`. `warnings` says what of it a person should know.
     """
 
     verdict: Literal["PROMOTE", "HOLD"]
@@ -44,6 +47,7 @@ class Verdict:
     corpus: Mapping[str, Any]
     evidence: Mapping[str, Any]
     diagnosis: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def recommendation(self) -> str:
@@ -82,23 +86,29 @@ def validate_run(
     thresholds: GateThresholds | None = None,
     *,
     corpus_root: Path | None = None,
-    corpus: Path | None = None,
+    corpus: Path | Corpus | None = None,
     allow_thin: bool = False,
     now: Callable[[], datetime] = _utc_now,
 ) -> tuple[Verdict, Path]:
     """Return the verdict on a run, and the file in `loso_dir` that holds it from now on.
 
-    Every score is computed again from the out-of-fold predictions. BadEvidence, with nothing
-    written, where the run cannot be judged, where a score is not borne out, or where `corpus` is
-    not the file that the seeds were trained on. Busy where another process works in the folder.
-    Exactly one of PROMOTE.json and HOLD.json stands afterwards.
+    Every score is computed again from the out-of-fold predictions, and with `corpus`, a file or
+    what `load_corpus` made of it, every prediction is held against its row there. BadEvidence,
+    with nothing written, where the run cannot be judged, where a score is not borne out, or where
+    `corpus` is not what the seeds were trained on. Busy where another process works in the folder.
+    Exactly one of PROMOTE.json and HOLD.json stands afterwards; never both.
     """
     evidence = collect_evidence(loso_dir, seeds, allow_thin=allow_thin)
-    if corpus is not None:
-        _check_corpus(corpus, evidence)
+    if isinstance(corpus, Path):
+        corpus = load_corpus(corpus)
     predictions = read_predictions(evidence)
+    if corpus is not None:
+        check_against_corpus(evidence, predictions, corpus)
+    elif predictions:
+        evidence = replace(evidence, taken_on_trust=(*evidence.taken_on_trust, _NO_CORPUS))
     report = evaluate_gate(evidence, thresholds or GateThresholds())
-    report = replace(report, advisory=report.advisory + advise_on_predictions(predictions))
+    advice = (*advise_on_sources(evidence), *advise_on_predictions(predictions))
+    report = replace(report, advisory=(*report.advisory, *advice))
     verdict = Verdict(
         verdict="PROMOTE" if report.passed else "HOLD",
         generated_at_utc=now().astimezone(UTC).isoformat(timespec="seconds"),
@@ -108,6 +118,7 @@ def validate_run(
         corpus=snapshot_corpus(corpus_root),
         evidence=_hashes(evidence),
         diagnosis=diagnose(evidence, report),
+        warnings=evidence.warnings,
     )
     return verdict, _write(verdict, evidence)
 
@@ -120,18 +131,22 @@ def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
     has `present` False and no hash.
     """
     counts = {"ref_count": 0, "dis_count": 0, "yuv_count": 0}
-    if corpus_root is None or not corpus_root.is_dir():
-        name = None if corpus_root is None else str(corpus_root)
-        return {"present": False, "corpus_root": name, "sha256": None, **counts}
+    if corpus_root is None:
+        return {"present": False, "corpus_root": None, "sha256": None, **counts}
     listing = hashlib.sha256()
-    for path in sorted(corpus_root.rglob("*.yuv")):
-        if not path.is_file():
-            continue
-        relative = path.relative_to(corpus_root).as_posix()
-        listing.update(os.fsencode(f"{relative}\t{path.stat().st_size}\n"))
-        for kind in ("ref", "dis"):
-            counts[f"{kind}_count"] += f"/{kind}/" in f"/{relative}/" or kind in path.stem.lower()
-        counts["yuv_count"] += 1
+    try:
+        if not corpus_root.is_dir():
+            return {"present": False, "corpus_root": str(corpus_root), "sha256": None, **counts}
+        for path in sorted(corpus_root.rglob("*.yuv")):
+            if not path.is_file():
+                continue
+            name = path.relative_to(corpus_root).as_posix()
+            listing.update(os.fsencode(f"{name}\t{path.stat().st_size}\n"))
+            for kind in ("ref", "dis"):
+                counts[f"{kind}_count"] += f"/{kind}/" in f"/{name}/" or kind in path.stem.lower()
+            counts["yuv_count"] += 1
+    except OSError as error:
+        raise BadInput(f"cannot be listed ({error.strerror})", where=str(corpus_root)) from None
     return {
         "present": True,
         "corpus_root": str(corpus_root),
@@ -140,57 +155,48 @@ def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
     }
 
 
-def _corpus_sha256(evidence: Evidence) -> str | None:
-    """Return the hash that the seed files, which agree, give their corpus."""
-    return next(iter(evidence.seed_files.values())).corpus_sha256
-
-
-def _check_corpus(corpus: Path, evidence: Evidence) -> None:
-    try:
-        found = sha256_of(corpus)
-    except OSError as error:
-        raise BadEvidence(f"cannot be read ({error.strerror})", where=str(corpus)) from None
-    expected = _corpus_sha256(evidence)
-    if found != expected:
-        raise BadEvidence(
-            "not the corpus that the seeds were trained on",
-            where=str(corpus),
-            expected=f"sha256 {expected or 'in the seed files, which record none'}",
-            found=found,
-            fix="name that corpus, or train on this one",
-        )
-
-
 def _hashes(evidence: Evidence) -> dict[str, Any]:
     intervals = evidence.loso_dir / "intervals.json"
     return {
-        "corpus_sha256": _corpus_sha256(evidence),
+        "corpus_sha256": next(iter(evidence.seed_files.values())).corpus_sha256,
         "seeds": {str(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()},
         "predictions": {str(seed): sha256 for seed, sha256 in evidence.predictions_sha256.items()},
         "intervals_sha256": sha256_of(intervals) if intervals.is_file() else None,
-        "taken_on_trust": list(evidence.warnings),
+        "taken_on_trust": list(evidence.taken_on_trust),
+        "not_judged": list(evidence.not_judged),
     }
 
 
 def _write(verdict: Verdict, evidence: Evidence) -> Path:
     folder = evidence.loso_dir
+    path = folder / f"{verdict.verdict}.json"
+    others = [folder / name for name in VERDICT_FILES if name != path.name]
+    content = to_json(verdict.to_dict())
     with folder_lock(folder, "judging"):
         # Judged before the lock, so that a refusal leaves no trace: look again now.
         _refuse_changes(evidence)
-        path = folder / VERDICT_FILES[verdict.verdict]
-        write_json(path, verdict.to_dict())
-        for name in VERDICT_FILES.values():
-            if name != path.name:
-                (folder / name).unlink(missing_ok=True)
+        if path.is_dir():
+            raise BadInput("a folder, not a verdict", where=str(path), fix="remove it")
+        with write_atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+            # Whole, but not yet in its place: a failure up to here leaves the old verdict, a kill
+            # right after it none, and nothing leaves two.
+            for other in others:
+                _remove(other)
     return path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot be removed ({error.strerror})", where=str(path)) from None
 
 
 def _refuse_changes(evidence: Evidence) -> None:
     judged = {seed_file_name(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()}
     for seed, sha256 in evidence.predictions_sha256.items():
-        predictions = evidence.seed_files[seed].predictions
-        if predictions is not None:
-            judged[predictions.file] = sha256
+        judged[predictions_file_name(seed)] = sha256
     for name, sha256 in judged.items():
         path = evidence.loso_dir / name
         if not path.is_file() or sha256_of(path) != sha256:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,6 +13,7 @@ from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
     JsonOption,
+    KeyOption,
     SeedsOption,
     parse_seeds,
 )
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from loso.verdict import Verdict
 
 __all__ = ["gate", "print_verdict", "validate"]
+
+_SCORES_AS_THEY_STAND: Final = (
+    "scores are taken from the seed files; loso validate recomputes them from the predictions"
+)
 
 LosoDir = Annotated[
     Path, typer.Argument(metavar="LOSO_DIR", help="Folder of a training run.", show_default=False)
@@ -37,7 +42,11 @@ def gate(
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a run may ship: exit 0 yes, 1 no, 2 where it cannot be judged."""
+    """Hold the scores in a run's seed files against the limits: exit 0 pass, 1 fail.
+
+    They are taken from there as they stand; loso validate recomputes them from the predictions.
+    Exit 2 where the run cannot be judged.
+    """
     from loso.evidence import collect_evidence
     from loso.gate import evaluate_gate
 
@@ -49,6 +58,8 @@ def gate(
     else:
         typer.echo("\n".join(_gate_lines(report)))
         typer.echo(f"\ngate: {'pass' if report.passed else 'FAIL'}")
+    if evidence.predictions_sha256:
+        hint(_SCORES_AS_THEY_STAND)
     if not report.passed:
         raise typer.Exit(1)
 
@@ -61,16 +72,18 @@ def validate(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Corpus file: refused if the seeds were trained on another."
+            metavar="FILE", help="Corpus file: every prediction is held against its row there."
         ),
     ] = None,
+    key: KeyOption = None,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a run's scores against its predictions, then write PROMOTE.json or HOLD.json.
+    """Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.
 
     Exit 0 promote, 1 hold, 2 where the run cannot be judged; then nothing is written.
     """
+    from loso.corpus.load import load_corpus
     from loso.verdict import validate_run
 
     verdict, path = validate_run(
@@ -78,14 +91,14 @@ def validate(
         parse_seeds(seeds),
         thresholds,
         corpus_root=corpus_root,
-        corpus=corpus,
+        corpus=None if corpus is None else load_corpus(corpus, key=key or ()),
     )
     print_verdict(verdict, path, as_json=as_json)
 
 
 def print_verdict(verdict: Verdict, path: Path, *, as_json: bool) -> None:
     """Print a verdict and end the command: exit 1 on HOLD."""
-    warn_all(tuple(verdict.evidence["taken_on_trust"]))
+    warn_all(verdict.warnings)
     if as_json:
         print_json(verdict.to_dict())
     else:

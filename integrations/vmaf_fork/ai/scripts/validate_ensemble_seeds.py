@@ -58,7 +58,7 @@ def run_validation(
         )
     except BadInput as refusal:
         raise ValueError(str(refusal)) from None
-    warn_all(tuple(verdict.evidence["taken_on_trust"]))
+    warn_all(verdict.warnings)
     return verdict.to_dict(), path
 
 
