@@ -202,9 +202,10 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_verdict(outcome.verdict, outcome.verdict_path, as_json=True)
         return
+    corpus = outcome.corpus
     typer.echo(
-        f"corpus   {len(outcome.corpus)} rows, {len(outcome.corpus.sources)} sources, "
-        f"{len(outcome.corpus.encoders)} encoders ({outcome.corpus.path})"
+        f"{corpus.path.name}: {len(corpus)} rows, {len(corpus.sources)} sources, "
+        f"{len(corpus.encoders)} encoders"
     )
     _print_trained(outcome.trained)
     typer.echo("")
