@@ -30,7 +30,7 @@ pl.DataFrame({
     "cq": 20.0 + 5 * (at // 80 % 4),
     "frame_index": at // 320,
     "vmaf": random.uniform(20, 100, rows).round(6),
-    **{name: random.uniform(0, 1, rows).round(9) for name in CANONICAL_6},
+    **{name: random.uniform(0, 1, rows).round(6) for name in CANONICAL_6},
 }).write_ndjson(path)
 """
 

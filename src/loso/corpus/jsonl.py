@@ -12,7 +12,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -59,12 +60,15 @@ def read_jsonl(content: bytes, where: str) -> pl.DataFrame:
     """
     content = content.removeprefix(_BOM)
     numbers = pl.Schema(dict.fromkeys(REQUIRED_NUMBERS, pl.Float64()))
-    table = _read(content, sample=_SAMPLE, known=numbers)
-    if table is not None and _is_whole(table, content, nulls=0):
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        counting = beside.submit(_count_marks, content)
+        table = _read(content, sample=_SAMPLE, known=numbers)
+        marks = counting.result()
+    if table is not None and _is_whole(table, marks, nulls=0):
         return table
     table = _read(content, sample=None, known=None)
     nulls = content.count(b":null") + content.count(b": null")
-    if table is not None and _is_whole(table, content, nulls=nulls):
+    if table is not None and _is_whole(table, marks, nulls=nulls):
         return table
     if not any(_filled_lines(content)):
         raise BadCorpus("holds no rows", where=where, expected="at least one")
@@ -104,38 +108,46 @@ def _read(content: bytes, *, sample: int | None, known: pl.Schema | None) -> pl.
         return None
 
 
-def _is_whole(table: pl.DataFrame, content: bytes, *, nulls: int) -> bool:
-    """Tell whether counts prove that `table` holds what `content` says; False is "not proven".
+class _Marks(NamedTuple):
+    """How often the bytes that give JSON its shape occur; `telling` if some may be escaped."""
+
+    braces: int
+    brackets: int
+    colons: int
+    quotes: int
+    telling: bool
+
+
+def _count_marks(content: bytes) -> _Marks:
+    data = np.frombuffer(content, np.uint8)
+    counts = np.zeros(4, np.int64)
+    for start in range(0, len(data), _BLOCK):  # four times as fast as bytes.count
+        block = data[start : start + _BLOCK]
+        counts += [np.count_nonzero(block == mark) for mark in b'{[:"']
+    telling = b"\\" in content and _TELLING_ESCAPE.search(content) is not None
+    braces, brackets, colons, quotes = counts.tolist()
+    return _Marks(braces, brackets, colons, quotes, telling=telling)
+
+
+def _is_whole(table: pl.DataFrame, marks: _Marks, *, nulls: int) -> bool:
+    """Tell whether `marks` prove that `table` holds what the lines say; False is "not proven".
 
     Where no mark is escaped and nothing listed or nested, every quote delimits a key or a text,
     and every colon outside a text follows a key. Then as many keys as values and spelled `nulls`
     means that no value was left out and no key came twice (but to repeat one as null while another
     row lacks it), and a pair of quotes for each key and each text that no text was a number.
     """
-    if b"[" in content or (b"\\" in content and _TELLING_ESCAPE.search(content)):
-        return False
-    braces, colons, quotes = _count(content, b'{:"')
-    if braces != table.height:
+    if marks.telling or marks.brackets or marks.braces != table.height:
         return False
     texts = table.select(pl.col(pl.String))
     colons_inside = sum(column.str.count_matches(":", literal=True).sum() for column in texts)
-    keys = colons - colons_inside
+    keys = marks.colons - colons_inside
     values = sum(column.count() for column in table)
     if colons_inside:
         nulls = 0  # a text may hold ":null"
     if keys != values + nulls or keys > table.height * table.width:
         return False
-    return quotes == 2 * (keys + sum(column.count() for column in texts))
-
-
-def _count(content: bytes, marks: bytes) -> list[int]:
-    """Return how often each byte of `marks` occurs; bytes.count takes four times as long."""
-    data = np.frombuffer(content, np.uint8)
-    counts = np.zeros(len(marks), np.int64)
-    for start in range(0, len(data), _BLOCK):
-        block = data[start : start + _BLOCK]
-        counts += [np.count_nonzero(block == mark) for mark in marks]
-    return counts.tolist()
+    return marks.quotes == 2 * (keys + sum(column.count() for column in texts))
 
 
 def _filled_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
