@@ -50,6 +50,7 @@ def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path):
         "seeds": {str(s): sha256_of(folder / f"loso_seed{s}.json") for s in SEEDS},
         "predictions": {str(s): sha256_of(folder / f"oof_seed{s}.parquet") for s in SEEDS},
         "intervals_sha256": sha256_of(folder / "intervals.json"),
+        "excluded_sources": [],
         "taken_on_trust": [],
         "not_judged": [],
     }
@@ -146,6 +147,13 @@ def test_seeds_that_were_not_judged_are_in_the_verdict(make_run):
     names = ["loso_seed0.json", "loso_seed2.json", "loso_seed4.json"]
     assert verdict.evidence["not_judged"] == names
     assert f"in the folder and not judged: {', '.join(names)}" in verdict.warnings
+
+
+def test_sources_that_were_left_out_are_in_the_verdict(make_run, tmp_path):
+    folder = make_run(excluded=["bee"])
+    verdict, _ = validate_run(folder, SEEDS, corpus=tmp_path / "corpus.jsonl")
+    assert verdict.evidence["excluded_sources"] == ["bee"]
+    assert verdict.warnings == ("sources left out of the run: bee",)
 
 
 def test_one_seed_gets_no_verdict(make_run):
@@ -247,7 +255,7 @@ def test_what_training_writes_is_borne_out_by_its_corpus(make_corpus, tmp_path):
     for given in (path, corpus):
         verdict, _ = validate_run(folder, [0, 1], anything, corpus=given)
         assert verdict.verdict == "PROMOTE"
-        assert verdict.warnings == ()
+        assert verdict.evidence["taken_on_trust"] == []
 
 
 @pytest.mark.parametrize("name", ["loso_seed3.json", "oof_seed2.parquet"])

@@ -51,8 +51,17 @@ class Evidence:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before believing the judgement."""
-        left_out = f"in the folder and not judged: {', '.join(self.not_judged)}"
-        return (*self.taken_on_trust, *([left_out] if self.not_judged else []))
+        left_out = {
+            "sources left out of the run": self.excluded_sources,
+            "in the folder and not judged": self.not_judged,
+        }
+        sentences = [f"{what}: {', '.join(names)}" for what, names in left_out.items() if names]
+        return (*self.taken_on_trust, *sentences)
+
+    @property
+    def excluded_sources(self) -> tuple[str, ...]:
+        """Sources of the corpus on which no seed was trained or judged."""
+        return next((file.excluded_sources for file in self.seed_files.values()), ())
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ def _hashes(evidence: Evidence) -> dict[str, Any]:
         "seeds": {str(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()},
         "predictions": {str(seed): sha256 for seed, sha256 in evidence.predictions_sha256.items()},
         "intervals_sha256": sha256_of(intervals) if intervals.is_file() else None,
+        "excluded_sources": list(evidence.excluded_sources),
         "taken_on_trust": list(evidence.taken_on_trust),
         "not_judged": list(evidence.not_judged),
     }
