@@ -34,6 +34,12 @@ def test_a_corpus_that_can_be_learnt_is_promoted(corpus_path, tmp_path):
     assert again.verdict.evidence == outcome.verdict.evidence
 
 
+def test_rows_that_a_key_tells_apart_go_the_whole_way(make_corpus, tmp_path):
+    path = make_corpus(frames=8, edit=lambda i, row: row.update(frame_index=i // 2, test=i % 2))
+    outcome = pipeline.run(path, tmp_path / "run", Recipe(epochs=1), [0, 1], key=["test"])
+    assert outcome.verdict.evidence["taken_on_trust"] == []
+
+
 def test_noise_is_held_and_the_worst_fold_named(make_corpus, tmp_path):
     def shuffle_scores(i, row):
         if row["src"] == "cat":
@@ -54,7 +60,7 @@ def test_a_constant_source_is_bad_evidence_not_a_pass(make_corpus, tmp_path):
 
     path = make_corpus(sources=["ant", "bee", "cat", "dog"], frames=8, edit=saturate)
     with pytest.raises(BadEvidence, match=r"bee.*constant"):
-        pipeline.run(path, tmp_path / "run", QUICK, [0], thresholds=EASY)
+        pipeline.run(path, tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
     record = json.loads((tmp_path / "run" / "loso_seed0.json").read_text())
     assert record["mean_plcc"] is None
     (bee,) = (fold for fold in record["folds"] if fold["held_out"] == "bee")
@@ -85,6 +91,7 @@ def test_what_cannot_be_used_writes_nothing(make_corpus, tmp_path):
     [
         {"exclude_sources": ["owl"]},
         {"seeds": [0, 0]},
+        {"seeds": [0]},
         {"compute": Compute(engine="jax")},
         {"key": ["nothing"]},
         {"exclude_sources": ["ant", "bee", "cat"]},
@@ -106,7 +113,7 @@ def test_rows_are_counted_after_exclusion(corpus_path, tmp_path):
 def test_the_log_ends_with_what_stopped_the_run(corpus_path, tmp_path):
     wild = Recipe(epochs=40, lr=1e3, depth=4)
     with pytest.raises(Diverged):
-        pipeline.run(corpus_path, tmp_path / "run", wild, [0])
+        pipeline.run(corpus_path, tmp_path / "run", wild, [0, 1])
     (log,) = (tmp_path / "run" / "logs").iterdir()
     assert "ERROR Diverged: seed 0, held out ant" in log.read_text().splitlines()[-1]
 

@@ -66,7 +66,8 @@ def run(
     to `out_dir/logs`. What cannot be used is refused before anything is written.
     """
     corpus = open_for_training(corpus_path, needs, exclude_sources=exclude_sources, key=key)
-    compute, seeds, out_dir = compute or Compute(), check_seeds(seeds), Path(out_dir)
+    compute, out_dir = compute or Compute(), Path(out_dir)
+    seeds = check_seeds(seeds, least=2)  # the gate compares seeds with each other
     choose(compute.engine, compute.device)
     with _log_file(out_dir / "logs"):
         _log.info("command %s", " ".join(command))
@@ -99,7 +100,7 @@ def run(
             seeds,
             thresholds or GateThresholds(),
             corpus_root=corpus_root,
-            corpus=corpus_path,
+            corpus=corpus,
         )
         _log.info("verdict %s: %s", verdict.verdict, verdict.recommendation)
     return Outcome(corpus, trained, verdict, path, warnings)

@@ -55,17 +55,17 @@ MOST_THREADS: Final = 1024
 """Far above any machine; torch crashes where the system cannot start as many as it is asked."""
 
 
-def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
-    """Return seeds as a tuple; BadSettings unless they are whole numbers, each once, at least one.
+def check_seeds(seeds: Iterable[int], *, least: int = 1) -> tuple[int, ...]:
+    """Return seeds as a tuple; BadSettings unless they are whole numbers, each once, `least` many.
 
     >>> check_seeds([3, 0])
     (3, 0)
     """
     given = tuple(seeds)
     good = all(type(seed) is int and 0 <= seed <= MOST_SEED for seed in given)
-    if not good or not given or len(set(given)) < len(given):
+    if not good or len(given) < least or len(set(given)) < len(given):
         raise BadSettings(
-            f"seeds must be whole numbers in 0..{MOST_SEED}, each once, at least one",
+            f"seeds must be whole numbers in 0..{MOST_SEED}, each once, at least {least}",
             found=", ".join(map(str, given)) or "none",
         )
     return given

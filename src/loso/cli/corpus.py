@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.console import hint, print_json, show_progress
-from loso.cli.options import JsonOption
+from loso.cli.options import JsonOption, KeyOption
 from loso.cli.settings import with_settings
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadSettings, Incomplete
@@ -173,10 +173,7 @@ def check(
         Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .jsonl.gz or .parquet file.")
     ],
     needs: TrainingNeeds,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="One more column that tells rows apart; repeat it."),
-    ] = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is in a corpus, and what is wrong with it.

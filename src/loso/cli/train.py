@@ -91,8 +91,9 @@ def train(
         _print_trained(trained)
         if not dry_run:
             words = ["loso", "validate", str(out_dir), "--corpus", str(corpus)]
-            own_seeds = [] if chosen == DEFAULT_SEEDS else ["--seeds", seeds]
-            hint(f"next: {shlex.join([*words, *own_seeds])}")
+            words += [] if chosen == DEFAULT_SEEDS else ["--seeds", seeds]
+            words += [word for column in keys for word in ("--key", column)]
+            hint(f"next: {shlex.join(words)}")
 
 
 @with_settings
