@@ -1,3 +1,4 @@
+import os
 import subprocess
 from fractions import Fraction
 
@@ -225,6 +226,30 @@ def test_damage_is_remarked(make, look):
     path.write_bytes(content)
     (remark,) = look(path, fps=Fraction(25)).remarks
     assert remark.startswith("while decoding ffmpeg said: [h264]")
+
+
+def test_a_clip_that_was_replaced_is_told_from_the_one_that_was_read(make, look):
+    clip = look(make("c.mkv", "format=yuv420p"))
+    assert clip.unchanged()
+    make("c.mkv", "hflip,format=yuv420p")
+    assert not clip.unchanged()
+    clip.path.unlink()
+    assert not clip.unchanged()
+
+
+def test_a_clip_that_changes_while_it_is_read_is_refused(make, session, monkeypatch):
+    path = make("c.mkv", "format=yuv420p")
+    run = session.run
+
+    def run_then_touch(*arguments, **options):
+        log = run(*arguments, **options)
+        os.utime(path, ns=(0, 0))
+        return log
+
+    monkeypatch.setattr(session, "run", run_then_touch)
+    with pytest.raises(BadClip) as refusal:
+        open_clip(path, ClipSettings(), session, timeout_s=60)
+    assert str(refusal.value) == f"{path}: changed while it was read; run this again"
 
 
 @pytest.mark.parametrize("name", ["-dash 'quote\".mkv", "concat:a|b.mkv", "%d:[x],;\\ä日本.mkv"])

@@ -99,6 +99,12 @@ class Clip:
     filters: tuple[str, ...]
     """The chain from decoded frames to the reference, without its timing."""
     remarks: tuple[str, ...]
+    identity: tuple[int, ...] = ()
+    """Of the file before it was decoded: device, inode, bytes, time of its last change in ns."""
+
+    def unchanged(self) -> bool:
+        """Whether the file at `path` is still the one that was decoded and hashed."""
+        return _identity(self.path) == self.identity
 
     @property
     def timing(self) -> tuple[str, ...]:
@@ -111,11 +117,12 @@ def open_clip(
 ) -> Clip:
     """Return the clip at `path` after decoding the frames that are asked for.
 
-    BadClip where it is missing, is not video, has too few frames, changes its size, or comes in a
-    pixel format that cannot be scored.
+    BadClip where it is missing, is not video, has too few frames, changes its size, comes in a
+    pixel format that cannot be scored, or changed while it was read.
     """
     if not path.is_file():
         raise BadClip("no such file", where=str(path))
+    identity = _identity(path)
 
     def run(*arguments: str) -> str:
         try:
@@ -145,7 +152,7 @@ def open_clip(
     width, height = settings.scale or (seen.width // 2 * 2, seen.height // 2 * 2)
     cropped = settings.scale is None and (width, height) != (seen.width, seen.height)
     pixel_format = _REFERENCE_FORMATS[seen.pixel_format]
-    return Clip(
+    clip = Clip(
         src=path.stem,
         path=path,
         sha256=sha256_of(path),
@@ -183,7 +190,20 @@ def open_clip(
             )
             if applies
         ),
+        identity=identity,
     )
+    if not clip.unchanged():
+        raise BadClip("changed while it was read", where=str(path), fix="run this again")
+    return clip
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what differs once a file was written to or replaced, nothing where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _opening(
