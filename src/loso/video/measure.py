@@ -37,7 +37,7 @@ __all__ = [
 _STREAM_FORMATS: Final = {"h264": "h264", "hevc": "hevc", "av1": "obu", "vvc": "vvc", "vp9": "ivf"}
 """Muxers that keep headers inside the packets, as the null muxer does: the same bytes are coded."""
 
-_CODED, _PACKETS, _SCORES = "coded.bin", "packets.txt", "scores.json"
+_CODED, _PACKETS, _SCORES, _TRIAL = "coded.bin", "packets.txt", "scores.json", "trial.txt"
 """Names in a cell's own folder, free of anything a filter string would have to escape."""
 
 
@@ -257,8 +257,8 @@ def probe_libvmaf(
     return _read_scores(folder / _SCORES)[0]
 
 
-def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> None:
-    """Code three small frames as `encode` says; MissingTool with ffmpeg's reason if that fails.
+def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:
+    """Return the hash of three small frames coded as `encode` says; MissingTool if that fails.
 
     BadSettings where it fails for the extra arguments alone, and where they are ignored: a corpus
     would claim a setting that was never in force.
@@ -292,6 +292,7 @@ def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout
             where="--encoder-args",
             found=" ".join(encode.extra),
         )
+    return (folder / _TRIAL).read_text(encoding="utf-8").strip()
 
 
 def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:
@@ -305,7 +306,7 @@ def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: f
     return session.run(
         (
             *(*encoder.device_arguments(encode.device), *source, "-frames:v", "3", "-vf", chain),
-            *(*arguments, "-f", "null", "-"),
+            *(*arguments, "-f", "streamhash", "-hash", "sha256", _TRIAL),
         ),
         folder=folder,
         timeout_s=timeout_s,
