@@ -187,6 +187,23 @@ def test_a_second_call_measures_only_what_is_missing(build):
     assert len(rows_in(wider.corpus)) == 30
 
 
+def test_an_encoder_that_codes_otherwise_is_measured_anew(build, ffmpeg, tmp_path):
+    assert build(ffmpeg=ffmpeg).cells == 4
+    # As with a shared library of another version: the same program, the same words.
+    other = replace(
+        wrapper(
+            tmp_path / "other",
+            ffmpeg,
+            "*testsrc2*libx264*",
+            f'first=$(echo "$*" | sed "s/ -c:v .*//"); exec "{ffmpeg.path}" $first -c:v libx264 '
+            "-crf 3 -f streamhash trial.txt",
+        ),
+        version=ffmpeg.version,
+    )
+    assert build(ffmpeg=other).reused == 0
+    assert build(ffmpeg=ffmpeg, settings=settings_of(quality="20,30,40,45")).reused == 4
+
+
 def test_parts_can_lie_elsewhere_and_serve_two_corpora(build, tmp_path):
     parts = tmp_path / "shared parts"
     build("one.jsonl", parts=parts)

@@ -130,7 +130,8 @@ def _cell(clip: Clip, choice: Choice, height: int, settings: BuildSettings) -> C
 def fingerprint(cell: Cell, model: VmafModel, tools: Mapping[str, str], *, two_step: bool) -> str:
     """Return the name of a cell's part: it changes with whatever can change the measurement.
 
-    `tools` holds the versions of all that takes part; the command lines hold every setting.
+    `tools` holds the versions of all that takes part, and the hash of what the encoder makes of
+    three trial frames, which a new library or driver changes. The command lines hold every setting.
     """
     lines = commands(cell.clip, cell.encode, model, two_step=two_step)
     content = {"commands": portable(lines, cell.clip, cell.clip.sha256), "tools": dict(tools)}

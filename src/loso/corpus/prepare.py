@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Final
 
+from loso.corpus.choices import Choice
 from loso.corpus.plan import BuildSettings, Plan, fingerprint, plan_cells
 from loso.errors import BadClip
 from loso.video.clips import Clip, open_clip
+from loso.video.encoders import Rate
 from loso.video.ffmpeg import FfmpegSession
 from loso.video.measure import Encode, probe_libvmaf, try_encoder
 
@@ -18,6 +20,7 @@ __all__ = ["prepare"]
 
 TRIAL_SIZE: Final = (320, 240)
 """Of the frames an encoder is tried on: above every hardware encoder's least size."""
+TRIAL_KBPS: Final = 500.0
 TRIAL_TIMEOUT_S: Final = 60.0
 VMAF_SIZE: Final = (1920, 1080)
 
@@ -40,15 +43,16 @@ def prepare(
     with TemporaryDirectory(prefix="loso-") as name, session.pool(jobs) as pool:
         folder = Path(name)
 
-        def attempt(encode: Encode) -> None:
-            try_encoder(encode, session, folder=folder, timeout_s=limit_s)
+        def attempt(encode: Encode) -> str:
+            own = Path(mkdtemp(dir=folder))
+            return try_encoder(encode, session, folder=own, timeout_s=limit_s)
 
         def look(path: Path) -> Clip:
             return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
 
         libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=limit_s)
-        for _ in pool.map(attempt, _trials(settings)):
-            pass
+        trials = _trials(settings)
+        hashes = dict(zip(trials, pool.map(attempt, trials.values()), strict=True))
         clips = sorted(pool.map(look, paths), key=lambda clip: clip.src)
     cells = plan_cells(clips, settings)
     tools = {
@@ -62,7 +66,13 @@ def prepare(
         clips=clips,
         cells=cells,
         marks={
-            cell.name: fingerprint(cell, settings.model, tools, two_step=two_step) for cell in cells
+            cell.name: fingerprint(
+                cell,
+                settings.model,
+                {**tools, "trial": hashes[_kind(cell.encode)]},
+                two_step=two_step,
+            )
+            for cell in cells
         },
         tools=tools,
         two_step=two_step,
@@ -90,23 +100,34 @@ def _refuse_names(paths: Sequence[Path]) -> None:
             )
 
 
-def _trials(settings: BuildSettings) -> list[Encode]:
-    """Return one encode for each kind of command line: other qualities differ by a number alone."""
-    kinds = {(c.encoder.name, c.preset, c.rate.control): c for c in settings.choices}
+_Kind = tuple[str, str, str]
+
+
+def _kind(way: Choice | Encode) -> _Kind:
+    return way.encoder.name, way.preset, way.rate.control
+
+
+def _trials(settings: BuildSettings) -> dict[_Kind, Encode]:
+    """Return one encode for each kind of command line: other rates differ by a number alone.
+
+    The rate tried is always the same, as the frames that come of it name the encoder's library.
+    """
     width, height = TRIAL_SIZE
-    return [
-        Encode(
+    return {
+        _kind(choice): Encode(
             encoder=choice.encoder,
             preset=choice.preset,
-            rate=choice.rate,
+            rate=Rate("bitrate", TRIAL_KBPS)
+            if choice.rate.control == "bitrate"
+            else Rate("quality", sum(choice.encoder.quality_range) // 2),
             width=width,
             height=height,
             threads=settings.threads,
             extra=choice.extra,
             device=settings.device(choice.encoder),
         )
-        for choice in kinds.values()
-    ]
+        for choice in settings.choices
+    }
 
 
 def _warnings(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:
