@@ -97,11 +97,27 @@ def test_every_option_arrives(loso, clip, tmp_path):
         ),
         *(f"ant_libsvtav1_11_{rate}_{height}p" for height in (32, 64) for rate in ("q40", "q50")),
     ]
-    assert manifest["settings"] == {
-        "start_s": 0.04,
+    settings = manifest["settings"]
+    assert [way["encoder"] for way in settings.pop("choices")] == ["libx265"] * 2 + [
+        "libsvtav1"
+    ] * 2
+    assert settings == {
+        "clips": {
+            "fps": None,
+            "fps_of": {},
+            "frames": None,
+            "raw_pixel_format": "yuv420p",
+            "raw_size": None,
+            "scale": None,
+            "start_s": 0.04,
+        },
+        "heights": [64, 32],
+        "model": "vmaf_v0.6.1neg",
+        "qsv_device": "/dev/dri/renderD128",
         "threads": 2,
         "timeout_s": 90.0,
         "two_step": False,
+        "vaapi_device": "/dev/dri/renderD128",
     }
     assert manifest["tools"]["vmaf_model"] == "vmaf_v0.6.1neg"
     assert "-svtav1-params lp=2" in manifest["cells"][-1]["commands"][0]

@@ -242,7 +242,7 @@ def test_the_manifest_and_what_a_build_prints_are_documented(printed, tmp_path):
     assert f"{tmp_path}" not in json.dumps({**manifest, "command": ""})
     shipped = json.loads(demo_corpus_path().with_name("demo.manifest.json").read_text())
     for content in (manifest, shipped):
-        found = key_paths(content, {"clips": "SRC", "missing": None})
+        found = key_paths(content, {"clips": "SRC", "missing": None, "settings.clips.fps_of": None})
         assert_documented(found, "Corpus manifest")
 
 

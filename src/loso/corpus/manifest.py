@@ -47,14 +47,41 @@ def describe(
         },
         "missing": dict(missing),
         "schema_version": SCHEMA_VERSION,
-        "settings": {
-            "start_s": plan.settings.clips.start_s,
-            "threads": plan.settings.threads,
-            "timeout_s": plan.settings.timeout_s,
-            "two_step": plan.two_step,
-        },
+        "settings": _settings(plan),
         "tools": dict(plan.tools),
         "warnings": list(plan.warnings),
+    }
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    settings, clips = plan.settings, plan.settings.clips
+    return {
+        "choices": [
+            {
+                "encoder": choice.encoder.name,
+                "extra": list(choice.extra),
+                "preset": choice.preset,
+                "rate": choice.rate.value,
+                "rate_control": choice.rate.control,
+            }
+            for choice in settings.choices
+        ],
+        "clips": {
+            "fps": clips.fps and str(clips.fps),
+            "fps_of": {stem: str(fps) for stem, fps in clips.fps_of.items()},
+            "frames": clips.frames,
+            "raw_pixel_format": clips.raw_pixel_format,
+            "raw_size": clips.raw_size,
+            "scale": clips.scale,
+            "start_s": clips.start_s,
+        },
+        "heights": settings.heights,
+        "model": plan.tools["vmaf_model"],
+        "qsv_device": settings.qsv_device,
+        "threads": settings.threads,
+        "timeout_s": settings.timeout_s,
+        "two_step": plan.two_step,
+        "vaapi_device": settings.vaapi_device,
     }
 
 
