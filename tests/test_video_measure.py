@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loso.errors import BadSettings, CannotRun, MissingTool
@@ -66,50 +67,70 @@ def score(session, tmp_path):
     return score
 
 
-def by_hand(ffmpeg, clip, coding, reference_format, folder):
+def by_hand(ffmpeg, clip, coding, *, reference_format, coded_as, size, folder):
     """Encode to a file, decode to raw, score raw against raw: what anybody would do."""
 
     def run(*arguments):
         command = [ffmpeg, "-nostdin", "-loglevel", "error", *map(str, arguments)]
         subprocess.run(command, check=True, cwd=folder)
 
-    raw = ("-pix_fmt", reference_format, "-fps_mode", "passthrough", "-f", "rawvideo")
-    size = ("-f", "rawvideo", "-pix_fmt", reference_format, "-video_size", "96x80")
-    run("-i", clip, *raw, "reference.yuv")
-    run("-i", clip, *coding, "-threads", 1, "coded.mkv")
-    run("-i", "coded.mkv", *raw, "distorted.yuv")
+    def raw(pixel_format, width, height):
+        size = f"{width}x{height}"
+        return ("-f", "rawvideo", "-pix_fmt", pixel_format, "-video_size", size, "-framerate", 25)
+
+    def write(opened, name, pixel_format, width, height, *, deep):
+        """Write a raw file; 8 bits are the 10 bits that ffmpeg gives, rounded."""
+        rounded = deep and not pixel_format.endswith("10le")
+        written = f"{pixel_format}10le" if rounded else pixel_format
+        resized = ("-vf", f"scale={width}:{height}:flags=bicubic,format={written}")
+        run(*opened, *resized, "-fps_mode", "passthrough", "-f", "rawvideo", name)
+        if rounded:
+            wide = np.fromfile(folder / name, "<u2")
+            np.minimum((wide + 2) // 4, 255).astype("u1").tofile(folder / name)
+
+    deep_reference, deep_coded = reference_format.endswith("10le"), coded_as.endswith("10le")
+    reference = (*raw(reference_format, 96, 80), "-i", "reference.yuv")
+    write(("-i", clip), "reference.yuv", reference_format, 96, 80, deep=deep_reference)
+    write(reference, "small.yuv", coded_as, *size, deep=deep_reference)
+    run(*raw(coded_as, *size), "-i", "small.yuv", *coding, "-threads", 1, "coded.mkv")
+    write(("-i", "coded.mkv"), "distorted.yuv", reference_format, 96, 80, deep=deep_coded)
+    distorted = (*raw(reference_format, 96, 80), "-i", "distorted.yuv")
     vmaf = "libvmaf=log_fmt=json:log_path=hand.json"
-    run(
-        *size,
-        "-i",
-        "distorted.yuv",
-        *size,
-        "-i",
-        "reference.yuv",
-        "-lavfi",
-        vmaf,
-        "-f",
-        "null",
-        "-",
-    )
+    run(*distorted, *reference, "-lavfi", vmaf, "-f", "null", "-")
     frames = json.loads((folder / "hand.json").read_text())["frames"]
     return [frame["metrics"] for frame in frames]
 
 
+X264 = "-c:v libx264 -crf 30 -preset medium"
+VVENC = "-c:v libvvenc -qp 30 -preset faster"
+LIKE_HARDWARE = replace(ENCODERS["libx264"], pixel_formats=("nv12",))
+
+
 @pytest.mark.parametrize(
-    ("chain", "reference_format", "name", "coding"),
+    ("reference_format", "encoder", "coding", "coded_as", "size"),
     [
-        ("format=yuv420p", "yuv420p", "libx264", "-c:v libx264 -crf 30 -preset medium"),
-        ("format=yuv444p10le", "yuv444p10le", "libx264", "-c:v libx264 -crf 30 -preset medium"),
-        ("format=yuv420p", "yuv420p", "libvvenc", "-c:v libvvenc -qp 30 -preset faster"),
+        ("yuv420p", ENCODERS["libx264"], X264, "yuv420p", (96, 80)),
+        ("yuv444p10le", ENCODERS["libx264"], X264, "yuv444p10le", (96, 80)),
+        ("yuv420p", ENCODERS["libvvenc"], VVENC, "yuv420p10le", (96, 80)),
+        ("yuv444p", ENCODERS["libvvenc"], VVENC, "yuv420p10le", (64, 64)),
+        ("yuv422p10le", LIKE_HARDWARE, X264, "yuv420p", (96, 80)),
+        ("yuv420p10le", LIKE_HARDWARE, X264, "yuv420p", (64, 64)),
     ],
 )
 def test_scores_are_those_of_ffmpeg_by_hand(
-    make, score, session, tmp_path, chain, reference_format, name, coding
+    make, score, session, tmp_path, reference_format, encoder, coding, coded_as, size
 ):
-    clip = make(chain)
-    measured = score(clip, encode_of(name))
-    hand = by_hand(session.ffmpeg.path, clip.path, coding.split(), reference_format, tmp_path)
+    clip = make(f"noise=alls=9:allf=t,format={reference_format}")
+    measured = score(clip, replace(encode_of(encoder.name, size=size), encoder=encoder))
+    hand = by_hand(
+        session.ffmpeg.path,
+        clip.path,
+        coding.split(),
+        reference_format=reference_format,
+        coded_as=coded_as,
+        size=size,
+        folder=tmp_path,
+    )
     assert list(measured.vmaf) == [frame["vmaf"] for frame in hand]
     for feature in CANONICAL_6:
         expected = [frame[f"integer_{feature}"] for frame in hand]

@@ -119,15 +119,15 @@ def commands(
     frame meets its own reference whatever timestamps coding left.
     """
     encoder, timing = encode.encoder, ",".join(clip.timing)
+    coded_as = encoder.coding_format(clip.pixel_format)
     reference = f"[0:V:0]{','.join(clip.filters)},{timing}"
     # setpts keeps the rate that the container claims; fps states the true one to the encoder.
     to_coder = (
         f"fps={clip.fps.numerator}/{clip.fps.denominator}"
-        f",scale={encode.width}:{encode.height}:flags=bicubic"
-        f",format={encoder.coding_format(clip.pixel_format)}"
+        f",{_resize(encode.width, encode.height, clip.pixel_format, coded_as)}"
         + (f",{encoder.upload}" if encoder.upload else "")
     )
-    back = f"scale={clip.width}:{clip.height}:flags=bicubic,format={clip.pixel_format},{timing}"
+    back = f"{_resize(clip.width, clip.height, coded_as, clip.pixel_format)},{timing}"
     vmaf = f"[distorted][reference]{_libvmaf(model)}[scored]"
 
     threads = ("-threads", f"{encode.threads}")
@@ -161,6 +161,20 @@ def commands(
             *(*decoders, "-filter_complex", two, "-map", "[scored]", *nowhere),
         ),
     )
+
+
+def _resize(width: int, height: int, before: str, after: str) -> str:
+    """Return the filters that bring frames to a size and a pixel format; fewer bits are rounded.
+
+    By default swscale dithers what it makes 8 bits of: noise that only some encoders' cells would
+    carry. It does so whatever it is told where it changes the size or the layout as well.
+    """
+    resize = f"scale={width}:{height}:flags=bicubic"
+    planar = {"nv12": "yuv420p"}.get(after, after)
+    if "10" in before and "10" not in after:
+        resize += f",format={planar}10le,scale=sws_dither=none,format={planar}"
+        return resize if planar == after else f"{resize},format={after}"
+    return f"{resize},format={after}"
 
 
 def _libvmaf(model: VmafModel) -> str:
