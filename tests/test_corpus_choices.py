@@ -44,6 +44,50 @@ def test_bare_arguments_with_an_equals_sign_are_for_all():
     ]
 
 
+def test_the_name_of_the_only_stream_is_left_out():
+    assert said(
+        ["libx265"], quality=["20"], encoder_args=["-tune:v grain -x265-params:v:0 aq-mode=2"]
+    ) == ["libx265 medium q20 -tune grain -x265-params aq-mode=2"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words", "taken"),
+    [
+        ("libx264", "-crf:v 45", "-crf"),
+        ("libx264", "-preset:v:0 placebo", "-preset"),
+        ("libx264", "-s:v 64x64", "-s"),
+        ("libx264", "-pix_fmt:v yuv444p", "-pix_fmt"),
+        ("libx264", "-threads:v 4", "-threads"),
+        ("libx264", "-x264-params aq-mode=2:crf=45", "-x264-params crf"),
+        ("libx264", "-x264opts qp_constant=45", "-x264opts qp_constant"),
+        ("libx265", "-x265-params crf=45", "-x265-params crf"),
+        (
+            "libx265",
+            "-x265-params:v pools=4:frame-threads=3",
+            "-x265-params pools, -x265-params frame-threads",
+        ),
+        ("libx265", r"-x265-params 'cr\f=45'", "-x265-params crf"),
+        (
+            "libsvtav1",
+            "-svtav1-params crf=60:preset=8",
+            "-svtav1-params crf, -svtav1-params preset",
+        ),
+        ("libsvtav1", "-svtav1-params lp=4", "-svtav1-params lp"),
+        ("libvvenc", "-vvenc-params QP=50", "-vvenc-params QP"),
+        ("libvpx-vp9", "-speed 1", "-speed"),
+        ("libvpx-vp9", "-quality realtime", "-quality"),
+        ("hevc_qsv", "-qsv_params TargetUsage=7", "-qsv_params"),
+    ],
+)
+def test_no_way_round_what_a_row_records(encoder, words, taken):
+    with pytest.raises(BadSettings) as refusal:
+        read_choices([encoder], quality=["30"], encoder_args=[words])
+    assert str(refusal.value) == (
+        f"--encoder-args {encoder}: {taken} cannot be set here; "
+        "use the options of loso for what a row records"
+    )
+
+
 @given(st.permutations([19, 25, 31, 37]), st.permutations(["libx264", "libx265", "libvvenc"]))
 def test_the_order_of_arguments_does_not_matter(qualities, encoders):
     text = ",".join(map(str, qualities))
@@ -116,7 +160,7 @@ def test_the_order_of_arguments_does_not_matter(qualities, encoders):
             ["libx264"],
             {"quality": ["20"], "encoder_args": ["-crf 3 -threads 9"]},
             (
-                "--encoder-args libx264: -crf -threads cannot be set here; "
+                "--encoder-args libx264: -crf, -threads cannot be set here; "
                 "use the options of loso for what a row records"
             ),
         ),

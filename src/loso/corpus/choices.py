@@ -133,11 +133,14 @@ def _kbps(text: str) -> float:
 
 _OURS: Final = frozenset(
     {
-        *("-b", "-b:v", "-crf", "-cq", "-global_quality", "-q", "-q:v", "-qp", "-qscale", "-rc"),
-        *("-rc_mode", "-preset", "-cpu-used", "-compression_level", "-deadline", "-threads"),
-        *("-row-mt", "-c", "-c:v", "-codec", "-vcodec", "-dec", "-f", "-i", "-map", "-n", "-y"),
-        *("-filter", "-filter:v", "-vf", "-filter_complex", "-pix_fmt", "-r", "-s", "-fps_mode"),
-        *("-vsync", "-frames", "-frames:v", "-vframes", "-ss", "-t", "-to", "-vstats_file"),
+        *("-b", "-crf", "-cq", "-global_quality", "-lossless", "-q", "-qp", "-qscale", "-rc"),
+        *("-rc_mode", "-rc_override", "-preset", "-cpu-used", "-speed", "-compression_level"),
+        *("-deadline", "-quality", "-threads", "-row-mt", "-pass", "-passlogfile", "-stats"),
+        *("-x265-stats", "-qsv_params", "-c", "-codec", "-vcodec", "-target", "-pre", "-vpre"),
+        *("-fpre", "-dec", "-f", "-i", "-map", "-n", "-y", "-filter", "-filter_script", "-vf"),
+        *("-filter_complex", "-filter_complex_script", "-lavfi", "-autoscale", "-pix_fmt", "-r"),
+        *("-fpsmax", "-enc_time_base", "-s", "-bsf", "-fps_mode", "-vsync", "-frames", "-fs"),
+        *("-vframes", "-shortest", "-ss", "-t", "-to", "-vstats_file"),
     }
 )
 """Options whose values the corpus records or the measurement relies on."""
@@ -156,11 +159,31 @@ def _extra(encoder: Encoder, text: str) -> tuple[str, ...]:
             expected="such as '-tune grain'",
             found=repr(text),
         )
-    taken = sorted(_OURS & set(words[::2]))
+    # There is one stream: what names it (-crf:v) changes nothing but the option's looks.
+    pairs = [
+        (name.partition(":")[0], value) for name, value in zip(words[::2], words[1::2], strict=True)
+    ]
+    taken = sorted({name for name, _ in pairs} & _OURS) + [
+        f"{name} {key}"
+        for name, value in pairs
+        if name.endswith(("-params", "opts"))
+        for key in _keys(value)
+        if key.lower().replace("_", "-") in encoder.reserved
+    ]
     if taken:
         raise BadSettings(
-            f"{' '.join(taken)} cannot be set here",
+            f"{', '.join(taken)} cannot be set here",
             where=where,
             fix="use the options of loso for what a row records",
         )
-    return words
+    return tuple(word for pair in pairs for word in pair)
+
+
+def _keys(text: str) -> list[str]:
+    r"""Return the keys of a dictionary in ffmpeg's notation, whose quotes hide nothing.
+
+    >>> _keys(r"aq-mode=2:cr\f=3")
+    ['aq-mode', 'crf']
+    """
+    plain = re.sub(r"[\\'\s]", "", text)
+    return [item.partition("=")[0] for item in plain.split(":")]

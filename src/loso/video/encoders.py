@@ -48,6 +48,8 @@ class Encoder:
     params_option: str = ""
     pinned: str = ""
     """Part of `params_option` that keeps the output independent of the machine's cores."""
+    reserved: frozenset[str] = frozenset()
+    """Keys of ffmpeg's dictionary options for this library that would undo what a row records."""
     pixel_formats: tuple[str, ...] = ("yuv420p",)
     device: str = ""
     """Hardware that needs a set-up: "qsv" or "vaapi"."""
@@ -178,6 +180,11 @@ _X26_PRESETS: Final = (
     "placebo",
 )
 
+_RATE_KEYS: Final = frozenset(
+    {"bitrate", "crf", "fps", "lossless", "pass", "passes", "preset", "qp", "stats", "threads"}
+    | {"zones"}
+)
+
 
 def _software() -> Iterable[Encoder]:
     yield Encoder(
@@ -188,6 +195,8 @@ def _software() -> Iterable[Encoder]:
         whole_quality=False,
         presets=_X26_PRESETS,
         default_preset="medium",
+        reserved=_RATE_KEYS
+        | {"qp-constant", "lookahead-threads", "sliced-threads", "sync-lookahead", "deterministic"},
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -201,6 +210,9 @@ def _software() -> Iterable[Encoder]:
         params_option="-x265-params",
         # Threads of one frame (pools) leave the picture alone, frames in parallel change it.
         pinned="log-level=error:pools={threads}:frame-threads=1",
+        reserved=_RATE_KEYS
+        | {"pools", "numa-pools", "frame-threads", "input-res", "input-depth", "output-depth"}
+        | {"log-level", "csv", "zonefile"},
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -213,6 +225,7 @@ def _software() -> Iterable[Encoder]:
         params_option="-svtav1-params",
         pinned="lp={threads}",
         threads=(),
+        reserved=_RATE_KEYS | {"rc", "tbr", "lp", "pin", "width", "height", "resize-mode"},
         pixel_formats=("yuv420p", "yuv420p10le"),
     )
     yield Encoder(
@@ -222,6 +235,9 @@ def _software() -> Iterable[Encoder]:
         quality_range=(0, 63),
         presets=("faster", "fast", "medium", "slow", "slower"),
         default_preset="medium",
+        reserved=_RATE_KEYS
+        | {"q", "b", "t", "targetbitrate", "numpasses", "maxparallelframes", "mtprofile", "ifp"}
+        | {"wavefrontsynchro", "size", "s", "sourcewidth", "sourceheight", "framerate", "r"},
         pixel_formats=("yuv420p10le",),
     )
     yield Encoder(
