@@ -279,6 +279,24 @@ def test_what_fails_once_is_tried_again(build, ffmpeg, tmp_path):
     assert report.missing == {}
 
 
+@pytest.mark.parametrize("then", ["", "; exit 1"])
+def test_a_clip_that_changes_meanwhile_is_refused_and_not_kept(
+    build, ffmpeg, clips, tmp_path, then
+):
+    clip = tmp_path / "ant.mkv"
+    clip.write_bytes(clips[1].read_bytes())
+    replacing = f"cp '{clips[0]}' '{clip}'{then}"
+    broken = wrapper(tmp_path / "broken", ffmpeg, "*ant.mkv*-crf\\ 40*", replacing)
+    with pytest.raises(BadClip) as refusal:
+        build(paths=[clip], ffmpeg=broken)
+    assert str(refusal.value) == (
+        f"{clip}: changed while it was measured; "
+        "leave it alone and run this again; what was finished before is kept"
+    )
+    assert len(list((tmp_path / "corpus.jsonl.parts").glob("*.part"))) == 1
+    assert not (tmp_path / "corpus.jsonl").exists()
+
+
 def test_an_encoder_that_hangs_is_stopped_and_listed(build, ffmpeg, tmp_path):
     hanging = wrapper(tmp_path / "hanging", ffmpeg, "*bee.mkv*-crf\\ 20*", "exec sleep 60")
     report = build(ffmpeg=hanging, settings=settings_of(timeout_s=3.0), jobs=2)

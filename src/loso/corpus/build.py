@@ -6,8 +6,9 @@ import gzip
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +17,10 @@ from loso.corpus.manifest import describe, manifest_path
 from loso.corpus.parts import Parts
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
 from loso.corpus.prepare import prepare
-from loso.errors import BadSettings, CannotRun
+from loso.errors import BadClip, BadSettings, CannotRun
 from loso.files import sha256_of, write_atomic, write_json
 from loso.progress import Progress, silent
+from loso.video.clips import Clip
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 from loso.video.measure import Measurement, measure
 
@@ -165,11 +167,14 @@ def _measure_all(
 
 
 def _measure(cell: Cell, plan: Plan, session: FfmpegSession, store: Parts) -> Measurement:
-    """Return a cell's measurement, trying again after a failure."""
+    """Return a cell's measurement, trying again after a failure.
+
+    BadClip where the clip's file changed: its part would hold other content than its name says.
+    """
     attempt = 1
     while True:
         try:
-            with store.work_folder() as folder:
+            with store.work_folder() as folder, _unchanged(cell.clip):
                 return measure(
                     cell.clip,
                     cell.encode,
@@ -183,6 +188,19 @@ def _measure(cell: Cell, plan: Plan, session: FfmpegSession, store: Parts) -> Me
             if attempt == ATTEMPTS:
                 raise
         attempt += 1
+
+
+@contextmanager
+def _unchanged(clip: Clip) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if not clip.unchanged():
+            raise BadClip(
+                "changed while it was measured",
+                where=str(clip.path),
+                fix="leave it alone and run this again; what was finished before is kept",
+            )
 
 
 def _write_corpus(
