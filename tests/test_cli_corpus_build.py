@@ -82,7 +82,16 @@ def test_every_option_arrives(loso, clip, tmp_path):
         *(clip, "--encoder", "libx265", "--encoder", "libsvtav1", "--quality", "30"),
         *("--quality", "libsvtav1=40,50", "--bitrate", "libx265=90k", "--preset", "libsvtav1=11"),
         *("--preset", "libx265=ultrafast", "--encoder-args", "libx265=-tune grain"),
-        *("--start", "0.04", "--height", "64,32", "--vmaf-model", "version=vmaf_v0.6.1neg"),
+        *(
+            "--start",
+            "0.04",
+            "--height",
+            "64",
+            "--height",
+            "32",
+            "--vmaf-model",
+            "version=vmaf_v0.6.1neg",
+        ),
         *("--threads", "2", "--timeout", "90", "--out", "o/c.jsonl.gz", "--parts", "p"),
         *("--ffmpeg", find_ffmpeg().path),
     )

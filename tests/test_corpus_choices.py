@@ -37,6 +37,22 @@ def test_presets_go_from_fast_to_slow_and_bitrates_follow_qualities():
     ]
 
 
+def test_lists_for_the_same_encoders_are_joined():
+    assert said(
+        ["libx264", "libx265"],
+        quality=["20", "libx265=25", "40", "libx265=35"],
+        bitrate=["1M", "2M"],
+        preset=["fast", "libx264=slow", "libx264=medium"],
+    ) == [
+        *(
+            f"libx264 {p} {r}"
+            for p in ("medium", "slow")
+            for r in ("q20", "q40", "b1000k", "b2000k")
+        ),
+        *(f"libx265 fast {rate}" for rate in ("q25", "q35", "b1000k", "b2000k")),
+    ]
+
+
 def test_bare_arguments_with_an_equals_sign_are_for_all():
     words = "-x264-params aq-mode=2:me=hex"
     assert said(["libx264"], quality=["20"], encoder_args=[words]) == [
@@ -134,6 +150,14 @@ def test_the_order_of_arguments_does_not_matter(qualities, encoders):
             ["libx264"],
             {"bitrate": ["fast"]},
             "--bitrate: not a number, expected such as 800k,2M, found fast",
+        ),
+        (
+            ["libx264"],
+            {"quality": ["20"], "encoder_args": ["-tune grain", "-bf 2"]},
+            (
+                "--encoder-args libx264: given twice, found '-tune grain' and '-bf 2'; "
+                "put all arguments into one text"
+            ),
         ),
         (
             ["libx264"],

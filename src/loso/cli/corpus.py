@@ -58,7 +58,7 @@ def build(
         str | None, typer.Option(metavar="WxH", help="Resize the reference itself (bicubic).")
     ] = None,
     height: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="Heights to code at, 720,540; scored at the reference's size."),
     ] = None,
     width: Annotated[
@@ -112,7 +112,7 @@ def build(
     from loso.corpus.choices import read_choices
     from loso.video.ffmpeg import find_ffmpeg
 
-    heights = _whole_numbers("--height", height)
+    heights = _whole_numbers("--height", ",".join(height or []))
     if width is not None and not heights:
         raise BadSettings("--width needs --height", fix="give both, or neither")
     fps_of_all, fps_of = _rates(fps or [], clips)
@@ -268,9 +268,9 @@ def _print_report(report: BuildReport, *, as_json: bool) -> None:
         )
 
 
-def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(item) for item in (text or "").split(",") if item.strip())
+        return tuple(int(item) for item in text.split(",") if item.strip())
     except ValueError:
         raise BadSettings(
             "not a list of whole numbers",

@@ -37,7 +37,8 @@ def read_choices(
     """Return every encoder x preset x rate in a fixed order; BadSettings names what is wrong.
 
     A text is a list for all encoders ("19,25") or, with a name before it, for one
-    ("libsvtav1=25,35"); what is said for one counts there instead of what is said for all.
+    ("libsvtav1=25,35"); what is said for one counts there instead of what is said for all. Lists
+    for the same encoders are joined; encoder arguments, whose order counts, are given once.
 
     >>> [c.rate.value for c in read_choices(["libx264"], quality=["31,19"])]
     [19.0, 31.0]
@@ -56,21 +57,18 @@ def read_choices(
     }
     choices = []
     for encoder in sorted(named.values(), key=list(ENCODERS.values()).index):
-        presets = _items(texts["--preset"].get(encoder.name, encoder.default_preset))
+        presets = _items(texts["--preset"][encoder.name]) or [encoder.default_preset]
         rates = [
             Rate("quality", _number("--quality", text, such_as="19,25,31"))
-            for text in _items(texts["--quality"].get(encoder.name, ""))
-        ] + [
-            Rate("bitrate", _kbps(text))
-            for text in _items(texts["--bitrate"].get(encoder.name, ""))
-        ]
+            for text in _items(texts["--quality"][encoder.name])
+        ] + [Rate("bitrate", _kbps(text)) for text in _items(texts["--bitrate"][encoder.name])]
         if not rates:
             raise BadSettings(
                 "no quality and no bitrate",
                 where=encoder.name,
                 fix=f"give --quality {encoder.name}=... or --bitrate {encoder.name}=...",
             )
-        extra = _extra(encoder, texts["--encoder-args"].get(encoder.name, ""))
+        extra = _extra(encoder, texts["--encoder-args"][encoder.name])
         for one_preset, rate in product(presets, rates):
             encoder.check(preset=one_preset, rate=rate)
         choices += [
@@ -81,30 +79,30 @@ def read_choices(
     return tuple(dict.fromkeys(choices))
 
 
-def _by_encoder(option: str, values: Sequence[str], named: Iterable[str]) -> dict[str, str]:
-    """Return the text that counts for each encoder."""
-    texts: dict[str, str] = {}
-    for special in (False, True):
-        for value in values:
-            name, equals, text = value.partition("=")
-            # An option's value may hold "=" itself: only a bare word before it is a name.
-            is_special = bool(equals) and re.fullmatch(r"[\w-]*\w", name) is not None
-            is_special = is_special and not name.startswith("-")
-            if is_special and name not in named:
-                raise BadSettings(
-                    "not among the encoders of this build",
-                    where=option,
-                    expected=" ".join(named),
-                    found=repr(name),
-                    fix=closest(name, named) or f"add --encoder {name}",
-                )
-            if is_special == special:
-                texts |= {name: text} if special else dict.fromkeys(named, value)
-    return texts
+def _by_encoder(option: str, values: Sequence[str], named: Iterable[str]) -> dict[str, list[str]]:
+    """Return the texts that count for each encoder."""
+    for_all: list[str] = []
+    for_one: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        # An option's value may hold "=" itself: only a bare word before it is a name.
+        if not (equals and re.fullmatch(r"(?!-)[\w-]*\w", name)):
+            for_all.append(value)
+        elif name in named:
+            for_one.setdefault(name, []).append(text)
+        else:
+            raise BadSettings(
+                "not among the encoders of this build",
+                where=option,
+                expected=" ".join(named),
+                found=repr(name),
+                fix=closest(name, named) or f"add --encoder {name}",
+            )
+    return {name: for_one.get(name, for_all) for name in named}
 
 
-def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
+def _items(texts: Iterable[str]) -> list[str]:
+    return [item.strip() for text in texts for item in text.split(",") if item.strip()]
 
 
 def _number(option: str, text: str, *, such_as: str) -> float:
@@ -146,8 +144,16 @@ _OURS: Final = frozenset(
 """Options whose values the corpus records or the measurement relies on."""
 
 
-def _extra(encoder: Encoder, text: str) -> tuple[str, ...]:
+def _extra(encoder: Encoder, texts: Sequence[str]) -> tuple[str, ...]:
     where = f"--encoder-args {encoder.name}"
+    if len(texts) > 1:
+        raise BadSettings(
+            "given twice",
+            where=where,
+            found=" and ".join(map(repr, texts)),
+            fix="put all arguments into one text",
+        )
+    text = "".join(texts)
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
