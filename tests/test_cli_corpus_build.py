@@ -214,6 +214,18 @@ def test_missing_cells_end_in_exit_1_and_their_reasons(loso, clip, tmp_path):
             2,
             "--width needs --height; give both, or neither",
         ),
+        *(
+            (
+                (*FAST, "--quality", "30", *raw),
+                2,
+                (
+                    "--width and --pix-fmt are for raw YUV clips, and none of these is one, "
+                    "expected a clip that ends in .yuv; "
+                    "leave them out; --scale resizes references, --height says what to code at"
+                ),
+            )
+            for raw in (("--width", "64", "--height", "48"), ("--pix-fmt", "yuv420p10le"))
+        ),
         (
             (*FAST, "--quality", "30", "--fps", "fast"),
             2,

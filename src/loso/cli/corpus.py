@@ -115,6 +115,13 @@ def build(
     heights = _whole_numbers("--height", ",".join(height or []))
     if width is not None and not heights:
         raise BadSettings("--width needs --height", fix="give both, or neither")
+    says_raw = width is not None or pix_fmt != ClipSettings.raw_pixel_format
+    if says_raw and not any(clip.suffix.lower() == ".yuv" for clip in clips):
+        raise BadSettings(
+            "--width and --pix-fmt are for raw YUV clips, and none of these is one",
+            expected="a clip that ends in .yuv",
+            fix="leave them out; --scale resizes references, --height says what to code at",
+        )
     fps_of_all, fps_of = _rates(fps or [], clips)
     settings = BuildSettings(
         choices=read_choices(
