@@ -85,6 +85,14 @@ def test_hash_is_that_of_the_stored_bytes(save, name):
     assert load_corpus(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_compressed_corpora_may_be_joined_end_to_end(tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(
+        b"".join(gzip.compress(f"{line}\n".encode()) for line in lines_of([row(0), row(1)]))
+    )
+    assert load_corpus(path).rows["frame_index"].to_list() == [0, 1]
+
+
 def test_a_corpus_travels_between_processes(save):
     corpus = load_corpus(save(lines_of([row(encoder="theora")])))
     copy = pickle.loads(pickle.dumps(corpus))
