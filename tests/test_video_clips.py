@@ -130,6 +130,24 @@ def test_frames_are_counted_from_the_start_that_is_asked_for(make, look):
         look(path, start_s=5.0)
 
 
+@pytest.mark.parametrize("container", ["ts", "mkv", "mp4", "avi"])
+@pytest.mark.parametrize(("start_s", "first"), [(0.2, 5), (0.52, 13), (0.8, 20)])
+def test_the_first_frame_is_the_one_at_the_start(make, look, session, container, start_s, first):
+    options = ("-c:v", "libx264", "-g", "15", "-x264-params", "open-gop=0")
+    path = make(f"c.{container}", "format=yuv420p", *options, frames=30)
+
+    def hashes(opening, chain):
+        arguments = [*opening, "-vf", chain, "-fps_mode", "passthrough", "-f", "framemd5", "-"]
+        command = [session.ffmpeg.path, "-loglevel", "error", *arguments]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [line.split()[-1] for line in text.splitlines() if not line.startswith("#")]
+
+    clip = look(path, start_s=start_s, frames=8)
+    assert clip.frames == 8
+    every = hashes(("-i", path), "null")
+    assert hashes(clip.input, ",".join(clip.filters)) == every[first : first + 8]
+
+
 def test_a_stream_without_a_rate_takes_the_one_given(make, look):
     path = make("bare.264", "format=yuv420p", "-c:v", "libx264", frames=12)
     with pytest.raises(BadClip) as refusal:
@@ -139,7 +157,7 @@ def test_a_stream_without_a_rate_takes_the_one_given(make, look):
     )
     clip = look(path, fps=Fraction(30), start_s=0.1)
     assert (clip.fps, clip.frames) == (30, 9)
-    assert clip.filters[0] == "trim=start_frame=3:end_frame=12"
+    assert clip.filters[:2] == ("trim=start_frame=3", "trim=end_frame=9")
     assert look(path, fps=Fraction(30), fps_of={"bare": Fraction(24)}).fps == 24
 
 

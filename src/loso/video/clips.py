@@ -132,9 +132,9 @@ def open_clip(
                 f"cannot be decoded as video ({failure.problem})", where=str(path)
             ) from None
 
-    opening, first, given_fps = _opening(path, settings, run)
-    limit = "" if settings.frames is None else f":end_frame={first + settings.frames}"
-    look = f"trim=start_frame={first}{limit},showinfo=checksum=0"
+    opening, start, given_fps = _opening(path, settings, run)
+    end = () if settings.frames is None else (f"trim=end_frame={settings.frames}",)
+    look = ",".join((*start, *end, "showinfo=checksum=0"))
     log = run(*opening, "-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
     frames = _FRAME.findall(log)
     if len(frames) < (settings.frames or 1):
@@ -164,7 +164,8 @@ def open_clip(
         decoded=f"{seen.width}x{seen.height} {seen.pixel_format}",
         input=opening,
         filters=(
-            f"trim=start_frame={first}:end_frame={first + len(frames)}",
+            *start,
+            f"trim=end_frame={len(frames)}",
             *([f"crop={width}:{height}:0:0"] if cropped else []),
             f"scale={width}:{height}:flags=bicubic:out_range=tv",
             f"format={pixel_format}",
@@ -208,8 +209,11 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 def _opening(
     path: Path, settings: ClipSettings, run: Callable[..., str]
-) -> tuple[tuple[str, ...], int, Fraction | None]:
-    """Return how ffmpeg opens a clip, the first frame to take, and its rate if that was given."""
+) -> tuple[tuple[str, ...], tuple[str, ...], Fraction | None]:
+    """Return how ffmpeg opens a clip, the filters that skip its start, its rate if given.
+
+    Frames are decoded and dropped: a container without an index cannot be sought exactly.
+    """
     name = ("-protocol_whitelist", "file", "-i", f"file:{path.absolute()}")
     if path.suffix.lower() == ".yuv":
         fps = _given_fps(path, settings)
@@ -220,9 +224,10 @@ def _opening(
             raise BadClip("has no video stream", where=str(path))
         demuxer = re.search(r"Input #0, (\S+), from", header)
         if demuxer is not None and demuxer[1] in _RAW_STREAMS:
-            # No timestamps, so no seeking: frames are counted from the start of the stream.
+            # No timestamps: frames are counted from the start of the stream.
             fps = _given_fps(path, settings)
-            return name, math.ceil(settings.start_s * fps), fps
+            first = math.ceil(settings.start_s * fps)
+            return name, ((f"trim=start_frame={first}",) if first else ()), fps
         if path.stem in settings.fps_of:
             raise BadClip(
                 "carries its own frame rate",
@@ -230,8 +235,9 @@ def _opening(
                 fix=f"leave out --fps {path.stem}=...",
             )
         opening, fps = name, None
-    seek = ("-ss", f"{settings.start_s:.6f}") if settings.start_s else ()
-    return (*seek, *opening), 0, fps
+    # Counted from the first frame: a container may start before it.
+    start = ("setpts=PTS-STARTPTS", f"trim=start={settings.start_s:.6f}")
+    return opening, (start if settings.start_s else ()), fps
 
 
 def _given_fps(path: Path, settings: ClipSettings) -> Fraction:
