@@ -236,6 +236,20 @@ def test_a_clip_that_changes_its_size_is_refused(make, look, tmp_path):
     )
 
 
+@pytest.mark.parametrize("frames", [None, 9])
+def test_a_clip_that_changes_its_colour_tags_is_refused(make, look, tmp_path, frames):
+    parts = [
+        make(f"{tag}.264", f"format=yuv420p,setparams=colorspace={tag}", "-c:v", "libx264")
+        for tag in ("bt709", "smpte170m")
+    ]
+    path = tmp_path / "both.264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(BadClip) as refusal:
+        look(path, fps=Fraction(25), frames=frames)
+    assert str(refusal.value) == (f"{path}: changes its colour tags or its rotation; cut it up")
+    assert look(path, fps=Fraction(25), frames=FRAMES - 1).frames == FRAMES - 1
+
+
 def test_damage_is_remarked(make, look):
     path = make("d.264", "format=yuv420p", "-c:v", "libx264", "-crf", "5", frames=8)
     content = bytearray(path.read_bytes())

@@ -117,8 +117,8 @@ def open_clip(
 ) -> Clip:
     """Return the clip at `path` after decoding the frames that are asked for.
 
-    BadClip where it is missing, is not video, has too few frames, changes its size, comes in a
-    pixel format that cannot be scored, or changed while it was read.
+    BadClip where it is missing, is not video, has too few frames, changes its size or its colours'
+    tags, comes in a pixel format that cannot be scored, or changed while it was read.
     """
     if not path.is_file():
         raise BadClip("no such file", where=str(path))
@@ -319,6 +319,9 @@ def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
         raise BadClip(
             "changes its size or format", where=str(path), found=", ".join(shapes), fix="cut it up"
         )
+    if log.count("[info] config in time_base: ") > 1:
+        # ffmpeg builds its filters anew, and they count frames from 0 again.
+        raise BadClip("changes its colour tags or its rotation", where=str(path), fix="cut it up")
     size, pixel_format = shapes[0].split(" ")
     if pixel_format not in _REFERENCE_FORMATS:
         raise BadClip(
