@@ -180,6 +180,30 @@ def test_missing_cells_end_in_exit_1_and_their_reasons(loso, clip, tmp_path):
     ]
 
 
+def test_where_every_cell_fails_it_names_no_file_that_is_not_there(loso, clip, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text(
+        '#!/bin/sh\ncase "$*" in\n*ant.mkv*-crf*) echo "[error] no" >&2; exit 1 ;;\nesac\n'
+        f'exec "{find_ffmpeg().path}" "$@"\n'
+    )
+    broken.chmod(0o755)
+    words = (clip, *FAST, "--quality", "20", "--ffmpeg", broken)
+    reason = "failed: ant_libx264_ultrafast_q20_64p: no"
+    refusal = (
+        "loso: corpus.jsonl: none of 1 cells could be measured; "
+        "their reasons stand above; nothing was written"
+    )
+    code, out, err = loso(*words)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-2:] == [reason, refusal]
+    (tmp_path / "corpus.jsonl").write_text("older")
+    code, out, err = loso(*words, "--json")
+    assert err.splitlines()[-2:] == [reason, f"{refusal} and the older corpus stays"]
+    report = json.loads(out.splitlines()[0])
+    assert (report["corpus"], report["manifest"], report["rows"]) == (None, None, 0)
+    assert (tmp_path / "corpus.jsonl").read_text() == "older"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [

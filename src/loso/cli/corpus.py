@@ -164,6 +164,13 @@ def build(
         hint("loso: stopped; finished cells are kept, the same command goes on from them")
         raise
     _print_report(report, as_json=json)
+    if not report.rows:
+        older = " and the older corpus stays" if out.exists() else ""
+        raise Incomplete(
+            f"none of {report.cells} cells could be measured",
+            where=str(out),
+            fix=f"their reasons stand above; nothing was written{older}",
+        )
     if report.missing:
         raise Incomplete(
             f"{len(report.missing)} of {report.cells} cells are missing",
@@ -261,14 +268,14 @@ def _print_report(report: BuildReport, *, as_json: bool) -> None:
         print_json(
             {
                 "cells": report.cells,
-                "corpus": str(report.corpus),
-                "manifest": str(report.manifest),
+                "corpus": str(report.corpus) if report.rows else None,
+                "manifest": str(report.manifest) if report.rows else None,
                 "missing": dict(report.missing),
                 "reused_cells": report.reused,
                 "rows": report.rows,
             }
         )
-    else:
+    elif report.rows:
         typer.echo(
             f"{report.corpus}: {report.rows} rows from {report.cells - len(report.missing)} of "
             f"{report.cells} cells, {report.reused} of them measured before"
