@@ -1,11 +1,13 @@
 import os
+import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
 
 from loso.errors import BadClip, BadSettings
-from loso.video.clips import ClipSettings, open_clip
+from loso.video.clips import _RAW_STREAMS, ClipSettings, open_clip
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
 
 SIZE, FRAMES = "64x48", 6
@@ -159,6 +161,39 @@ def test_a_stream_without_a_rate_takes_the_one_given(make, look):
     assert (clip.fps, clip.frames) == (30, 9)
     assert clip.filters[:2] == ("trim=start_frame=3", "trim=end_frame=9")
     assert look(path, fps=Fraction(30), fps_of={"bare": Fraction(24)}).fps == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "muxer"),
+    [
+        ("a.mjpeg", "mjpeg"),
+        ("a.h261", "h261"),
+        ("a.m2v", "mpeg2video"),
+        ("a.mpj", "mpjpeg"),
+        ("a.png", "image2pipe"),
+    ],
+)
+def test_no_rate_is_invented(make, look, name, muxer):
+    path = make(name, "scale=352:288,format=yuv420p", "-f", muxer, rate=30)
+    with pytest.raises(BadClip, match=f"{name}: carries no frame rate; give --fps 25"):
+        look(path)
+    assert look(path, fps=Fraction(30)).fps == 30
+
+
+def test_every_demuxer_that_lets_the_rate_be_given_is_known(session):
+    def about(*question):
+        command = [session.ffmpeg.path, "-hide_banner", *question]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def takes_a_rate(demuxer):
+        return re.search(r" -frame_?rate ", about("-h", f"demuxer={demuxer}")) is not None
+
+    listed = re.findall(r"^ D[ E]  (\S+)", about("-demuxers"), re.MULTILINE)
+    names = [name.split(",")[0] for name in listed]
+    with ThreadPoolExecutor(2) as pool:
+        found = {n for n, takes in zip(names, pool.map(takes_a_rate, names), strict=True) if takes}
+    assert "mjpeg" in found
+    assert {name for name in found if not _RAW_STREAMS.fullmatch(name)} == {"image2"}
 
 
 def test_a_rate_for_a_clip_that_has_its_own_is_refused(make, look):

@@ -36,10 +36,12 @@ _REFERENCE_FORMATS: Final[Mapping[str, str]] = {
 }
 """Decoded pixel format -> the planar one that libvmaf scores."""
 
-_RAW_STREAMS: Final = frozenset(
-    {"av1", "cavsvideo", "dirac", "h263", "h264", "hevc", "m4v", "mpegvideo", "obu", "vc1", "vvc"}
+_RAW_STREAMS: Final = re.compile(
+    r"adf|alias_pix|apv|av1|avs2|avs3|bin|bitpacked|brender_pix|cavsvideo|cdxl|dirac|dnxhd|evc|fits"
+    r"|h261|h263|h264|hevc|idf|image2pipe|ingenient|m4v|mjpeg|mjpeg_2000|mpegvideo|mpjpeg|obu"
+    r"|rawvideo|ser|tty|v210|v210x|vc1|vvc|xbin|\w+_pipe"
 )
-"""Demuxers of streams outside a container: no timestamps, and ffmpeg assumes 25 a second."""
+"""Demuxers of streams outside a container: no timestamps, and ffmpeg invents a rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +225,7 @@ def _opening(
         if "Video:" not in header:
             raise BadClip("has no video stream", where=str(path))
         demuxer = re.search(r"Input #0, (\S+), from", header)
-        if demuxer is not None and demuxer[1] in _RAW_STREAMS:
+        if demuxer is not None and _RAW_STREAMS.fullmatch(demuxer[1]):
             # No timestamps: frames are counted from the start of the stream.
             fps = _given_fps(path, settings)
             first = math.ceil(settings.start_s * fps)
