@@ -379,6 +379,33 @@ def test_one_build_at_a_time_in_one_folder(build, tmp_path):
         build()
 
 
+def test_one_build_at_a_time_of_one_corpus(build, tmp_path, monkeypatch):
+    def busy(step):
+        def other(*_, **__):
+            with pytest.raises(Busy) as refusal:
+                build(parts=tmp_path / "other")
+            refused.append((step, str(refusal.value)))
+
+        return other
+
+    refused = []
+    monkeypatch.setattr("loso.corpus.build.write_json", busy("manifest"))
+    build(parts=tmp_path / "one", say=busy("prepared"))
+    text = (
+        f"{tmp_path}/corpus.jsonl.parts: another process is using this folder for a build; "
+        "wait for it to end, or choose another folder"
+    )
+    assert refused == [("prepared", text), ("manifest", text)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "one"]
+
+
+def test_folders_made_for_a_build_that_is_refused_go_again(build, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BadClip):
+        build("a/b/c.jsonl", settings=settings_of(frames=7), parts=tmp_path / "mine" / "x" / "y")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
 def test_a_part_that_vanishes_while_writing_is_said(build, tmp_path, monkeypatch):
     build()
     parts = tmp_path / "corpus.jsonl.parts"
@@ -482,9 +509,22 @@ def test_a_place_that_cannot_be_written_is_refused(build, tmp_path):
     with pytest.raises(BadSettings) as refusal:
         build("file/corpus.jsonl")
     assert str(refusal.value) == (
-        f"{tmp_path}/file/corpus.jsonl.parts: finished cells cannot be kept here "
+        f"{tmp_path}/file: the corpus cannot be kept here "
+        "(File exists); choose another --out or --parts"
+    )
+    with pytest.raises(BadSettings) as refusal:
+        build("file/sub/corpus.jsonl", parts=tmp_path / "parts")
+    assert str(refusal.value) == (
+        f"{tmp_path}/file/sub: the corpus cannot be kept here "
         "(Not a directory); choose another --out or --parts"
     )
+    with pytest.raises(BadSettings) as refusal:
+        build(parts=tmp_path / "file" / "parts")
+    assert str(refusal.value) == (
+        f"{tmp_path}/file/parts: finished cells cannot be kept here "
+        "(Not a directory); choose another --out or --parts"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(BadSettings, match="is a folder, expected a file"):
         build("folder.jsonl")

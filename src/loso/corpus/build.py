@@ -8,13 +8,13 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loso.corpus.manifest import describe, manifest_path
-from loso.corpus.parts import Parts
+from loso.corpus.parts import Parts, folder_for
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
 from loso.corpus.prepare import prepare
 from loso.errors import BadClip, BadSettings, CannotRun
@@ -75,39 +75,37 @@ def build_corpus(
         raise BadSettings("--jobs must be at least 1", found=f"{jobs}")
     started = time.monotonic()
     steps = not ffmpeg.has_loopback if two_step is None else two_step
-    store = Parts(parts or out.with_name(f"{out.name}.parts"))
+    store = Parts(parts or _parts_of(out))
     if out.is_dir():
         raise BadSettings("is a folder", where=f"--out {out}", expected="a file")
-    with FfmpegSession(ffmpeg) as session:
+    with _hold(out, store), FfmpegSession(ffmpeg) as session:
         plan = prepare(clips, settings, session, jobs=jobs, two_step=steps)
         for warning in plan.warnings:
             say(f"warning: {warning}")
-        _make_folder(store.folder)
-        with store.hold():
-            waiting = _waiting(plan, store)
-            reused = sum(plan.marks[cell.name] not in waiting for cell in plan.cells)
-            if reused:
-                say(f"{reused} of {len(plan.cells)} cells are there already")
-            failed = _measure_all(waiting, plan, session, store, jobs=jobs, progress=progress)
-            missing = {
-                cell.name: failed[plan.marks[cell.name]]
-                for cell in plan.cells
-                if plan.marks[cell.name] in failed
-            }
-            finished = [cell for cell in plan.cells if cell.name not in missing]
-            rows, seconds = _write_corpus(out, finished, plan.marks, store)
-    if rows:
-        manifest = {
-            **describe(plan, seconds=seconds, missing=missing),
-            "command": shlex.join(command),
-            "corpus": {"file": out.name, "rows": rows, "sha256": sha256_of(out)},
-            "run": {
-                "elapsed_s": round(time.monotonic() - started, 3),
-                "jobs": jobs,
-                "reused_cells": reused,
-            },
+        waiting = _waiting(plan, store)
+        reused = sum(plan.marks[cell.name] not in waiting for cell in plan.cells)
+        if reused:
+            say(f"{reused} of {len(plan.cells)} cells are there already")
+        failed = _measure_all(waiting, plan, session, store, jobs=jobs, progress=progress)
+        missing = {
+            cell.name: failed[plan.marks[cell.name]]
+            for cell in plan.cells
+            if plan.marks[cell.name] in failed
         }
-        write_json(manifest_path(out), manifest)
+        finished = [cell for cell in plan.cells if cell.name not in missing]
+        rows, seconds = _write_corpus(out, finished, plan.marks, store)
+        if rows:
+            manifest = {
+                **describe(plan, seconds=seconds, missing=missing),
+                "command": shlex.join(command),
+                "corpus": {"file": out.name, "rows": rows, "sha256": sha256_of(out)},
+                "run": {
+                    "elapsed_s": round(time.monotonic() - started, 3),
+                    "jobs": jobs,
+                    "reused_cells": reused,
+                },
+            }
+            write_json(manifest_path(out), manifest)
     return BuildReport(
         corpus=out,
         manifest=manifest_path(out),
@@ -118,15 +116,23 @@ def build_corpus(
     )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadSettings(
-            f"finished cells cannot be kept here ({error.strerror})",
-            where=str(folder),
-            fix="choose another --out or --parts",
-        ) from None
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
+
+
+@contextmanager
+def _hold(out: Path, store: Parts) -> Iterator[None]:
+    """Keep other builds from the parts, and from the corpus, whatever parts they use.
+
+    The lock of a corpus is that of the folder beside it, even where its parts lie elsewhere.
+    """
+    beside = Parts(_parts_of(out))
+    with ExitStack() as held:
+        held.enter_context(folder_for("the corpus", out.parent))
+        held.enter_context(beside.hold())
+        if store.folder.resolve() != beside.folder.resolve():
+            held.enter_context(store.hold())
+        yield
 
 
 def _waiting(plan: Plan, store: Parts) -> dict[str, Cell]:

@@ -6,16 +6,42 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
+from loso.errors import BadSettings
 from loso.files import folder_lock, write_atomic
 from loso.video.measure import Measurement
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "folder_for"]
+
+
+@contextmanager
+def folder_for(purpose: str, folder: Path) -> Iterator[None]:
+    """Make a folder that can be written to; what was made and stays empty goes again.
+
+    BadSettings where that fails; `purpose` is the start of its sentence.
+    """
+    try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadSettings(
+            f"{purpose} cannot be kept here ({error.strerror})",
+            where=str(folder),
+            fix="choose another --out or --parts",
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()
 
 
 @dataclass(frozen=True)
@@ -30,13 +56,20 @@ class Parts:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other builds out, and sweep away what a killed one left; Busy if one is at work."""
-        with folder_lock(self.folder, "a build"):
+        """Keep other builds out, and sweep away what a killed one left; Busy if one is at work.
+
+        A folder that was made for this and holds no part in the end is removed.
+        """
+        with folder_for("finished cells", self.folder), folder_lock(self.folder, "a build"):
             self._sweep()
             try:
                 yield
             finally:
                 self._sweep()
+                lock = self.folder / ".lock"
+                with suppress(OSError):
+                    if list(self.folder.iterdir()) == [lock]:
+                        lock.unlink()
 
     def _sweep(self) -> None:
         # Nobody else is at work here while the lock is held: every temporary file is stale.
