@@ -257,6 +257,27 @@ def test_what_is_no_video_is_refused(make, look, tmp_path, session):
         assert str(refusal.value) == f"{path}: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("name", "demuxer"),
+    [("c.txt", "concat"), ("c.m3u8", "hls"), ("c.mpd", "dash"), ("c%d.png", "image2")],
+)
+def test_what_names_other_files_is_refused(make, look, tmp_path, name, demuxer):
+    path = tmp_path / name
+    if demuxer == "concat":
+        make("part.mkv", "format=yuv420p")
+        path.write_text("ffconcat version 1.0\nfile part.mkv\n")
+    elif demuxer == "image2":
+        make(name, "null", "-c:v", "png")
+        path.write_bytes((tmp_path / "c1.png").read_bytes())
+    else:
+        make(name, "format=yuv420p", "-c:v", "libx264", "-f", demuxer)
+    with pytest.raises(BadClip) as refusal:
+        look(path, fps=Fraction(25))
+    assert str(refusal.value) == (
+        f"{path}: is read as {demuxer}, which can name other files; join them into one first"
+    )
+
+
 def test_a_clip_that_changes_its_size_is_refused(make, look, tmp_path):
     parts = [
         make(f"{size}.264", f"scale={size}:{size},format=yuv420p", "-c:v", "libx264")

@@ -43,6 +43,9 @@ _RAW_STREAMS: Final = re.compile(
 )
 """Demuxers of streams outside a container: no timestamps, and ffmpeg invents a rate."""
 
+_LISTS: Final = frozenset({"avisynth", "concat", "dash", "hls", "image2", "imf", "vapoursynth"})
+"""Demuxers of what can name other files: the hash of a list does not change with what it names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSettings:
@@ -119,8 +122,9 @@ def open_clip(
 ) -> Clip:
     """Return the clip at `path` after decoding the frames that are asked for.
 
-    BadClip where it is missing, is not video, has too few frames, changes its size or its colours'
-    tags, comes in a pixel format that cannot be scored, or changed while it was read.
+    BadClip where it is missing, is not video, can name other files, has too few frames, changes
+    its size or colour tags, comes in a pixel format that cannot be scored, or changed while it was
+    read.
     """
     if not path.is_file():
         raise BadClip("no such file", where=str(path))
@@ -222,10 +226,17 @@ def _opening(
         opening = (*_raw_video(path, settings), "-framerate", str(fps), *name)
     else:
         header = run(*name, "-map", "0:V:0?", "-t", "0", "-f", "null", "-")
+        opened = re.search(r"Input #0, (\S+), from", header)
+        demuxer = opened[1] if opened else ""
+        if demuxer in _LISTS:
+            raise BadClip(
+                f"is read as {demuxer}, which can name other files",
+                where=str(path),
+                fix="join them into one first",
+            )
         if "Video:" not in header:
             raise BadClip("has no video stream", where=str(path))
-        demuxer = re.search(r"Input #0, (\S+), from", header)
-        if demuxer is not None and _RAW_STREAMS.fullmatch(demuxer[1]):
+        if _RAW_STREAMS.fullmatch(demuxer):
             # No timestamps: frames are counted from the start of the stream.
             fps = _given_fps(path, settings)
             first = math.ceil(settings.start_s * fps)
