@@ -150,6 +150,18 @@ def test_the_first_frame_is_the_one_at_the_start(make, look, session, container,
     assert hashes(clip.input, ",".join(clip.filters)) == every[first : first + 8]
 
 
+@pytest.mark.parametrize("name", ["c.264", "c.yuv"])
+@pytest.mark.parametrize(
+    ("start_s", "fps", "first"), [(0.28, 25, 7), (0.56, 25, 14), (0.29, 25, 8), (0.1, 30, 3)]
+)
+def test_the_start_is_exact_where_frames_are_counted(make, look, name, start_s, fps, first):
+    options = ("-f", "rawvideo") if name == "c.yuv" else ("-c:v", "libx264")
+    path = make(name, "format=yuv420p", *options, frames=20)
+    clip = look(path, start_s=start_s, fps=Fraction(fps), raw_size=(64, 48))
+    assert clip.frames == 20 - first
+    assert clip.filters[:2] == (f"trim=start_frame={first}", f"trim=end_frame={20 - first}")
+
+
 def test_a_stream_without_a_rate_takes_the_one_given(make, look):
     path = make("bare.264", "format=yuv420p", "-c:v", "libx264", frames=12)
     with pytest.raises(BadClip) as refusal:

@@ -138,7 +138,8 @@ def open_clip(
                 f"cannot be decoded as video ({failure.problem})", where=str(path)
             ) from None
 
-    opening, start, given_fps = _opening(path, settings, run)
+    opening, given_fps = _opening(path, settings, run)
+    start = _skipped(settings.start_s, given_fps)
     end = () if settings.frames is None else (f"trim=end_frame={settings.frames}",)
     look = ",".join((*start, *end, "showinfo=checksum=0"))
     log = run(*opening, "-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
@@ -215,42 +216,46 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 def _opening(
     path: Path, settings: ClipSettings, run: Callable[..., str]
-) -> tuple[tuple[str, ...], tuple[str, ...], Fraction | None]:
-    """Return how ffmpeg opens a clip, the filters that skip its start, its rate if given.
-
-    Frames are decoded and dropped: a container without an index cannot be sought exactly.
-    """
+) -> tuple[tuple[str, ...], Fraction | None]:
+    """Return how ffmpeg opens a clip, and its rate where the clip itself carries none."""
     name = ("-protocol_whitelist", "file", "-i", f"file:{path.absolute()}")
     if path.suffix.lower() == ".yuv":
         fps = _given_fps(path, settings)
-        opening = (*_raw_video(path, settings), "-framerate", str(fps), *name)
-    else:
-        header = run(*name, "-map", "0:V:0?", "-t", "0", "-f", "null", "-")
-        opened = re.search(r"Input #0, (\S+), from", header)
-        demuxer = opened[1] if opened else ""
-        if demuxer in _LISTS:
-            raise BadClip(
-                f"is read as {demuxer}, which can name other files",
-                where=str(path),
-                fix="join them into one first",
-            )
-        if "Video:" not in header:
-            raise BadClip("has no video stream", where=str(path))
-        if _RAW_STREAMS.fullmatch(demuxer):
-            # No timestamps: frames are counted from the start of the stream.
-            fps = _given_fps(path, settings)
-            first = math.ceil(settings.start_s * fps)
-            return name, ((f"trim=start_frame={first}",) if first else ()), fps
-        if path.stem in settings.fps_of:
-            raise BadClip(
-                "carries its own frame rate",
-                where=str(path),
-                fix=f"leave out --fps {path.stem}=...",
-            )
-        opening, fps = name, None
-    # Counted from the first frame: a container may start before it.
-    start = ("setpts=PTS-STARTPTS", f"trim=start={settings.start_s:.6f}")
-    return opening, (start if settings.start_s else ()), fps
+        return (*_raw_video(path, settings), "-framerate", str(fps), *name), fps
+    header = run(*name, "-map", "0:V:0?", "-t", "0", "-f", "null", "-")
+    opened = re.search(r"Input #0, (\S+), from", header)
+    demuxer = opened[1] if opened else ""
+    if demuxer in _LISTS:
+        raise BadClip(
+            f"is read as {demuxer}, which can name other files",
+            where=str(path),
+            fix="join them into one first",
+        )
+    if "Video:" not in header:
+        raise BadClip("has no video stream", where=str(path))
+    if _RAW_STREAMS.fullmatch(demuxer):
+        return name, _given_fps(path, settings)
+    if path.stem in settings.fps_of:
+        raise BadClip(
+            "carries its own frame rate",
+            where=str(path),
+            fix=f"leave out --fps {path.stem}=...",
+        )
+    return name, None
+
+
+def _skipped(start_s: float, fps: Fraction | None) -> tuple[str, ...]:
+    """Return the filters that drop the frames before `start_s`, counted where `fps` is given.
+
+    They are decoded first: a container without an index cannot be sought exactly.
+    """
+    if not start_s:
+        return ()
+    if fps is not None:
+        # As it was typed: 0.28 s is frame 7 of 25 a second, its nearest float lies behind that.
+        return (f"trim=start_frame={math.ceil(Fraction(str(start_s)) * fps)}",)
+    # From the first frame on: a container may start before it.
+    return "setpts=PTS-STARTPTS", f"trim=start={start_s:.6f}"
 
 
 def _given_fps(path: Path, settings: ClipSettings) -> Fraction:
