@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 import os
@@ -19,7 +20,7 @@ from loso.corpus.choices import read_choices
 from loso.corpus.manifest import manifest_path
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadSettings, Busy, CannotRun, MissingTool
-from loso.files import folder_lock, read_json, sha256_of
+from loso.files import folder_lock, read_json, sha256_of, write_atomic
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
 from loso.video.measure import VmafModel
@@ -295,6 +296,41 @@ def test_a_clip_that_changes_meanwhile_is_refused_and_not_kept(
     )
     assert len(list((tmp_path / "corpus.jsonl.parts").glob("*.part"))) == 1
     assert not (tmp_path / "corpus.jsonl").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_part_that_cannot_be_saved_is_listed(build, monkeypatch, code):
+    def full(path):
+        if len(list(path.parent.glob("*.part"))) == 3:
+            path = path.parent / "nowhere"
+            monkeypatch.setattr(Path, "write_bytes", fail)
+        return write_atomic(path)
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("loso.corpus.parts.write_atomic", full)
+    said = []
+    report = build(say=said.append)
+    (name,) = report.missing
+    assert report.missing[name].endswith(f": cannot be written ({os.strerror(code)})")
+    assert said[-1] == f"failed: {name}: {report.missing[name]}"
+    assert report.rows == 15
+
+
+def test_reasons_are_said_even_where_the_corpus_cannot_be_written(
+    build, ffmpeg, tmp_path, monkeypatch
+):
+    def full(path):
+        raise CannotRun("cannot be written (No space left on device)", where=str(path))
+
+    monkeypatch.setattr("loso.corpus.build.write_atomic", full)
+    action = "echo '[error] no more room' >&2; exit 1"
+    broken = wrapper(tmp_path / "broken", ffmpeg, "*ant.mkv*-crf\\ 40*", action)
+    said = []
+    with pytest.raises(CannotRun, match="No space left"):
+        build(ffmpeg=broken, say=said.append)
+    assert said[-1] == "failed: ant_libx264_ultrafast_q40_64p: no more room"
 
 
 def test_an_encoder_that_hangs_is_stopped_and_listed(build, ffmpeg, tmp_path):

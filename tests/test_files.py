@@ -1,10 +1,12 @@
+import errno
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
-from loso.errors import BadInput, Busy
+from loso.errors import BadInput, Busy, CannotRun
 from loso.files import (
     folder_lock,
     make_folder,
@@ -67,6 +69,15 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path):
     ):
         make_folder(tmp_path / "bad.json" / "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json", "deep.json", "folder"]
+
+
+@pytest.mark.parametrize("code", ["EDQUOT", "EIO", "ENOSPC", "EROFS"])
+def test_a_disk_that_is_full_or_broken_is_no_bad_input(tmp_path, code):
+    number = getattr(errno, code)
+    with pytest.raises(CannotRun) as failure, write_atomic(tmp_path / "a.json"):
+        raise OSError(number, os.strerror(number))
+    assert str(failure.value) == f"{tmp_path}/a.json: cannot be written ({os.strerror(number)})"
+    assert failure.value.exit_code == 3
 
 
 def test_a_lock_dies_with_its_owner(tmp_path):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from loso.errors import BadInput, Busy
+from loso.errors import BadInput, Busy, CannotRun, LosoError
 
 __all__ = [
     "folder_lock",
@@ -90,8 +91,13 @@ def make_folder(path: Path) -> None:
         raise _cannot("be used as a folder", path, error) from None
 
 
-def _cannot(verb: str, path: Path, error: OSError) -> BadInput:
-    return BadInput(f"cannot {verb} ({error.strerror})", where=str(path))
+_OF_THE_MACHINE: Final = {errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS}
+"""A full, failing or locked disk: nothing is wrong with what was given."""
+
+
+def _cannot(verb: str, path: Path, error: OSError) -> LosoError:
+    kind = CannotRun if error.errno in _OF_THE_MACHINE else BadInput
+    return kind(f"cannot {verb} ({error.strerror})", where=str(path))
 
 
 @contextmanager

@@ -262,8 +262,6 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def _print_report(report: BuildReport, *, as_json: bool) -> None:
-    for name, reason in report.missing.items():
-        hint(f"failed: {name}: {reason}")
     if as_json:
         print_json(
             {

@@ -17,7 +17,7 @@ from loso.corpus.manifest import describe, manifest_path
 from loso.corpus.parts import Parts, folder_for
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
 from loso.corpus.prepare import prepare
-from loso.errors import BadClip, BadSettings, CannotRun
+from loso.errors import BadClip, BadInput, BadSettings, CannotRun
 from loso.files import sha256_of, write_atomic, write_json
 from loso.progress import Progress, silent
 from loso.video.clips import Clip
@@ -92,6 +92,8 @@ def build_corpus(
             for cell in plan.cells
             if plan.marks[cell.name] in failed
         }
+        for name, reason in missing.items():
+            say(f"failed: {name}: {reason}")
         finished = [cell for cell in plan.cells if cell.name not in missing]
         rows, seconds = _write_corpus(out, finished, plan.marks, store)
         if rows:
@@ -150,10 +152,18 @@ def _measure_all(
     jobs: int,
     progress: Progress,
 ) -> dict[str, str]:
-    """Measure and keep every waiting cell; return the fingerprints that failed, with reasons."""
+    """Measure and keep every waiting cell; return the fingerprints that failed, with reasons.
+
+    A part that cannot be saved fails its own cell: the others may be smaller, or the disk free by
+    then.
+    """
 
     def work(mark: str, cell: Cell) -> None:
-        store.save(mark, _measure(cell, plan, session, store))
+        measured = _measure(cell, plan, session, store)
+        try:
+            store.save(mark, measured)
+        except BadInput as refusal:
+            raise CannotRun(refusal.problem, where=refusal.where) from None
 
     failed: dict[str, str] = {}
     started = time.monotonic()
