@@ -88,7 +88,7 @@ def test_the_name_of_the_only_stream_is_left_out():
             "-svtav1-params crf=60:preset=8",
             "-svtav1-params crf, -svtav1-params preset",
         ),
-        ("libsvtav1", "-svtav1-params lp=4", "-svtav1-params lp"),
+        ("libsvtav1", "-svtav1-params q=60:lp=4", "-svtav1-params q, -svtav1-params lp"),
         ("libvvenc", "-vvenc-params QP=50", "-vvenc-params QP"),
         ("libvpx-vp9", "-speed 1", "-speed"),
         ("libvpx-vp9", "-quality realtime", "-quality"),

@@ -79,6 +79,24 @@ def test_a_name_tells_start_and_extra_arguments():
     assert grain != film
 
 
+def test_rates_that_differ_have_names_and_commands_that_differ():
+    settings = settings_of(quality=["20,20.0000001"], bitrate=["800k,800000001"])
+    cells = plan_cells([clip_of()], settings)
+    rates = ("q20", "q20.0000001", "b800k", "b800000.001k")
+    assert [cell.name for cell in cells] == [f"ant_libx264_medium_{rate}_1080p" for rate in rates]
+    lines = [" ".join(commands(c.clip, c.encode, VmafModel(), two_step=False)[0]) for c in cells]
+    told = ("-crf 20 ", "-crf 20.0000001 ", "-b:v 800k ", "-b:v 800000.001k ")
+    assert all(option in line for option, line in zip(told, lines, strict=True))
+
+
+def test_two_cells_of_one_name_are_refused():
+    with pytest.raises(BadSettings) as refusal:
+        plan_cells([clip_of()], settings_of(quality=["20,20.0000000000001"]))
+    assert str(refusal.value) == (
+        "two cells are named ant_libx264_medium_q20_1080p; give rates that differ in twelve digits"
+    )
+
+
 def test_a_rung_keeps_the_shape_and_an_even_width():
     for height, width in ((1080, 1920), (540, 960), (538, 956), (90, 160)):
         (cell,) = plan_cells([clip_of()], settings_of(heights=(height,)))

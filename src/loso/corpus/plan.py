@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from loso.corpus.choices import Choice
@@ -84,7 +84,7 @@ class Plan:
 def plan_cells(clips: Sequence[Clip], settings: BuildSettings) -> list[Cell]:
     """Return every cell in the order of the corpus: source, encoder, preset, height, rate.
 
-    BadClip for a height above the reference's.
+    BadClip for a height above the reference's, BadSettings for two cells that would be named alike.
     """
     cells = []
     for clip in sorted(clips, key=lambda clip: clip.src):
@@ -105,13 +105,18 @@ def plan_cells(clips: Sequence[Clip], settings: BuildSettings) -> list[Cell]:
             for choice in settings.choices
             if (choice.encoder.name, choice.preset) == way
         ]
+    for one, other in pairwise(sorted(cells, key=lambda cell: cell.name)):
+        if one.name == other.name:
+            raise BadSettings(
+                f"two cells are named {one.name}", fix="give rates that differ in twelve digits"
+            )
     return cells
 
 
 def _cell(clip: Clip, choice: Choice, height: int, settings: BuildSettings) -> Cell:
     name = f"{clip.src}_{choice.encoder.name}_{choice.preset}_{choice.rate.label}_{height}p"
     if settings.clips.start_s:
-        name += f"_from{settings.clips.start_s:g}s"
+        name += f"_from{settings.clips.start_s:.12g}s"
     if choice.extra:
         name += "_" + hashlib.sha256("\0".join(choice.extra).encode()).hexdigest()[:8]
     encode = Encode(

@@ -22,7 +22,12 @@ class Rate:
     @property
     def label(self) -> str:
         """The rate as it stands in a clip's name: q28, b800k."""
-        return f"q{self.value:g}" if self.control == "quality" else f"b{self.value:.10g}k"
+        return f"q{self.number}" if self.control == "quality" else f"b{self.number}k"
+
+    @property
+    def number(self) -> str:
+        """The value in full, as it stands in names and command lines."""
+        return f"{self.value:.12g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +106,9 @@ class Encoder:
         '-c:v libx264 -crf 23 -preset fast -threads 1'
         """
         if rate.control == "quality":
-            target = [*self.quality, f"{rate.value:g}"]
+            target = [*self.quality, rate.number]
         else:
-            target = [*self.bitrate, "-b:v", f"{rate.value:.10g}k"]
+            target = [*self.bitrate, "-b:v", f"{rate.number}k"]
         arguments = ["-c:v", self.name, *target]
         if self.preset_option:
             arguments += [self.preset_option, preset]
@@ -182,7 +187,6 @@ _X26_PRESETS: Final = (
 
 _RATE_KEYS: Final = frozenset(
     {"bitrate", "crf", "fps", "lossless", "pass", "passes", "preset", "qp", "stats", "threads"}
-    | {"zones"}
 )
 
 
@@ -195,8 +199,7 @@ def _software() -> Iterable[Encoder]:
         whole_quality=False,
         presets=_X26_PRESETS,
         default_preset="medium",
-        reserved=_RATE_KEYS
-        | {"qp-constant", "lookahead-threads", "sliced-threads", "sync-lookahead", "deterministic"},
+        reserved=_RATE_KEYS | {"qp-constant", "lookahead-threads", "sliced-threads", "zones"},
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -211,8 +214,15 @@ def _software() -> Iterable[Encoder]:
         # Threads of one frame (pools) leave the picture alone, frames in parallel change it.
         pinned="log-level=error:pools={threads}:frame-threads=1",
         reserved=_RATE_KEYS
-        | {"pools", "numa-pools", "frame-threads", "input-res", "input-depth", "output-depth"}
-        | {"log-level", "csv", "zonefile"},
+        | {
+            "pools",
+            "numa-pools",
+            "frame-threads",
+            "input-res",
+            "output-depth",
+            "zones",
+            "zonefile",
+        },
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -225,7 +235,7 @@ def _software() -> Iterable[Encoder]:
         params_option="-svtav1-params",
         pinned="lp={threads}",
         threads=(),
-        reserved=_RATE_KEYS | {"rc", "tbr", "lp", "pin", "width", "height", "resize-mode"},
+        reserved=_RATE_KEYS | {"rc", "tbr", "q", "use-q-file", "lp", "pin", "resize-mode"},
         pixel_formats=("yuv420p", "yuv420p10le"),
     )
     yield Encoder(
@@ -236,8 +246,14 @@ def _software() -> Iterable[Encoder]:
         presets=("faster", "fast", "medium", "slow", "slower"),
         default_preset="medium",
         reserved=_RATE_KEYS
-        | {"q", "b", "t", "targetbitrate", "numpasses", "maxparallelframes", "mtprofile", "ifp"}
-        | {"wavefrontsynchro", "size", "s", "sourcewidth", "sourceheight", "framerate", "r"},
+        | {
+            "targetbitrate",
+            "maxparallelframes",
+            "size",
+            "sourcewidth",
+            "sourceheight",
+            "framerate",
+        },
         pixel_formats=("yuv420p10le",),
     )
     yield Encoder(
