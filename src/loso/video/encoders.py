@@ -186,7 +186,7 @@ _X26_PRESETS: Final = (
 )
 
 _RATE_KEYS: Final = frozenset(
-    {"bitrate", "crf", "fps", "lossless", "pass", "passes", "preset", "qp", "stats", "threads"}
+    {"bitrate", "crf", "fps", "lossless", "pass", "passes", "preset", "qp", "threads", "zones"}
 )
 
 
@@ -199,7 +199,7 @@ def _software() -> Iterable[Encoder]:
         whole_quality=False,
         presets=_X26_PRESETS,
         default_preset="medium",
-        reserved=_RATE_KEYS | {"qp-constant", "lookahead-threads", "sliced-threads", "zones"},
+        reserved=_RATE_KEYS | {"qp-constant", "lookahead-threads", "sliced-threads", "stats"},
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -214,15 +214,7 @@ def _software() -> Iterable[Encoder]:
         # Threads of one frame (pools) leave the picture alone, frames in parallel change it.
         pinned="log-level=error:pools={threads}:frame-threads=1",
         reserved=_RATE_KEYS
-        | {
-            "pools",
-            "numa-pools",
-            "frame-threads",
-            "input-res",
-            "output-depth",
-            "zones",
-            "zonefile",
-        },
+        | {"pools", "numa-pools", "frame-threads", "input-res", "output-depth", "zonefile"},
         pixel_formats=_PLANAR_8_TO_10,
     )
     yield Encoder(
@@ -245,15 +237,7 @@ def _software() -> Iterable[Encoder]:
         quality_range=(0, 63),
         presets=("faster", "fast", "medium", "slow", "slower"),
         default_preset="medium",
-        reserved=_RATE_KEYS
-        | {
-            "targetbitrate",
-            "maxparallelframes",
-            "size",
-            "sourcewidth",
-            "sourceheight",
-            "framerate",
-        },
+        reserved=_RATE_KEYS | {"targetbitrate", "size", "sourcewidth", "sourceheight", "framerate"},
         pixel_formats=("yuv420p10le",),
     )
     yield Encoder(
