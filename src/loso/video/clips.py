@@ -71,10 +71,8 @@ class ClipSettings:
                 found=f"{self.scale[0]}x{self.scale[1]}",
             )
         if self.raw_size is not None and min(self.raw_size) < 1:
-            raise BadSettings(
-                "--width and --height must be positive",
-                found=f"{self.raw_size[0]}x{self.raw_size[1]}",
-            )
+            size = f"{self.raw_size[0]}x{self.raw_size[1]}"
+            raise BadSettings("--width and --height must be positive", found=size)
         known = [name for name in _REFERENCE_FORMATS if re.fullmatch(r"yuv\d{3}p(10le)?", name)]
         if self.raw_pixel_format not in known:
             raise BadSettings(
@@ -122,9 +120,8 @@ def open_clip(
 ) -> Clip:
     """Return the clip at `path` after decoding the frames that are asked for.
 
-    BadClip where it is missing, is not video, can name other files, has too few frames, changes
-    its size or colour tags, comes in a pixel format that cannot be scored, or changed while it was
-    read.
+    BadClip where it is missing, no video or a list of files, has too few frames, changes its size
+    or colour tags, comes in a pixel format that cannot be scored, or changed while it was read.
     """
     if not path.is_file():
         raise BadClip("no such file", where=str(path))
@@ -134,9 +131,8 @@ def open_clip(
         try:
             return session.run(arguments, folder=Path(), timeout_s=timeout_s, verbose=True)
         except CannotRun as failure:
-            raise BadClip(
-                f"cannot be decoded as video ({failure.problem})", where=str(path)
-            ) from None
+            problem = f"cannot be decoded as video ({failure.problem})"
+            raise BadClip(problem, where=str(path)) from None
 
     opening, given_fps = _opening(path, settings, run)
     start = _skipped(settings.start_s, given_fps)
@@ -159,6 +155,10 @@ def open_clip(
     width, height = settings.scale or (seen.width // 2 * 2, seen.height // 2 * 2)
     cropped = settings.scale is None and (width, height) != (seen.width, seen.height)
     pixel_format = _REFERENCE_FORMATS[seen.pixel_format]
+    compressed = seen.full_range and seen.pixel_format not in _RGB
+    converted = seen.pixel_format.replace("yuvj", "yuv") != pixel_format
+    re_timed = not given_fps and not seen.has_constant_rate
+    average = f"{float(fps):.6g}"
     clip = Clip(
         src=path.stem,
         path=path,
@@ -181,19 +181,10 @@ def open_clip(
             remark
             for applies, remark in (
                 (cropped, f"odd size {seen.width}x{seen.height} cropped to {width}x{height}"),
-                (
-                    seen.full_range and seen.pixel_format not in _RGB,
-                    "full range converted to limited range",
-                ),
-                (
-                    seen.pixel_format.replace("yuvj", "yuv") != pixel_format,
-                    f"{seen.pixel_format} converted to {pixel_format}",
-                ),
+                (compressed, "full range converted to limited range"),
+                (converted, f"{seen.pixel_format} converted to {pixel_format}"),
                 (seen.rotated, "turned upright as its display matrix says"),
-                (
-                    not given_fps and not seen.has_constant_rate,
-                    f"variable frame rate re-timed at its average, {float(fps):.6g} a second",
-                ),
+                (re_timed, f"variable frame rate re-timed at its average, {average} a second"),
                 (seen.complaint, f"while decoding ffmpeg said: {seen.complaint}"),
             )
             if applies
@@ -226,29 +217,21 @@ def _opening(
     opened = re.search(r"Input #0, (\S+), from", header)
     demuxer = opened[1] if opened else ""
     if demuxer in _LISTS:
-        raise BadClip(
-            f"is read as {demuxer}, which can name other files",
-            where=str(path),
-            fix="join them into one first",
-        )
+        problem = f"is read as {demuxer}, which can name other files"
+        raise BadClip(problem, where=str(path), fix="join them into one first")
     if "Video:" not in header:
         raise BadClip("has no video stream", where=str(path))
     if _RAW_STREAMS.fullmatch(demuxer):
         return name, _given_fps(path, settings)
     if path.stem in settings.fps_of:
         raise BadClip(
-            "carries its own frame rate",
-            where=str(path),
-            fix=f"leave out --fps {path.stem}=...",
+            "carries its own frame rate", where=str(path), fix=f"leave out --fps {path.stem}=..."
         )
     return name, None
 
 
 def _skipped(start_s: float, fps: Fraction | None) -> tuple[str, ...]:
-    """Return the filters that drop the frames before `start_s`, counted where `fps` is given.
-
-    They are decoded first: a container without an index cannot be sought exactly.
-    """
+    """Return the filters that drop the frames before `start_s`: seeking is not exact everywhere."""
     if not start_s:
         return ()
     if fps is not None:
