@@ -334,8 +334,10 @@ def test_reasons_are_said_even_where_the_corpus_cannot_be_written(
 
 
 def test_an_encoder_that_hangs_is_stopped_and_listed(build, ffmpeg, tmp_path):
-    hanging = wrapper(tmp_path / "hanging", ffmpeg, "*bee.mkv*-crf\\ 20*", "exec sleep 60")
+    action = f"echo x >> '{tmp_path}/count'; exec sleep 60"
+    hanging = wrapper(tmp_path / "hanging", ffmpeg, "*bee.mkv*-crf\\ 20*", action)
     report = build(ffmpeg=hanging, settings=settings_of(timeout_s=3.0), jobs=2)
+    assert (tmp_path / "count").read_text().count("x") == 1
     assert set(report.missing) == {"bee_libx264_ultrafast_q20_64p"}
     assert next(iter(report.missing.values())).startswith("ffmpeg was stopped after ")
 

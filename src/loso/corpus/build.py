@@ -27,7 +27,8 @@ from loso.video.measure import Measurement, measure
 __all__ = ["BuildReport", "build_corpus"]
 
 ATTEMPTS: Final = 2
-"""A failed cell is tried once more: drivers and memory have bad moments."""
+"""A failed cell is tried once more: drivers and memory have bad moments. All attempts share the
+cell's time, so what was stopped for taking too long is not started again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +184,13 @@ def _measure_all(
 
 
 def _measure(cell: Cell, plan: Plan, session: FfmpegSession, store: Parts) -> Measurement:
-    """Return a cell's measurement, trying again after a failure.
+    """Return a cell's measurement, trying again after a failure that left the time for it.
 
     BadClip where the clip's file changed: its part would hold other content than its name says.
     """
+    started = time.monotonic()
+    limit_s = plan.settings.timeout_s
+    spent_s = 0.0
     attempt = 1
     while True:
         try:
@@ -197,11 +201,12 @@ def _measure(cell: Cell, plan: Plan, session: FfmpegSession, store: Parts) -> Me
                     plan.settings.model,
                     session,
                     folder=folder,
-                    timeout_s=plan.settings.timeout_s,
+                    timeout_s=limit_s - spent_s,
                     two_step=plan.two_step,
                 )
         except CannotRun:
-            if attempt == ATTEMPTS:
+            spent_s = time.monotonic() - started
+            if attempt == ATTEMPTS or spent_s > limit_s / ATTEMPTS:
                 raise
         attempt += 1
 
