@@ -23,7 +23,7 @@ from loso.errors import BadClip, BadSettings, Busy, CannotRun, MissingTool
 from loso.files import folder_lock, read_json, sha256_of, write_atomic
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
-from loso.video.measure import VmafModel
+from loso.video.measure import VmafModel, probe_libvmaf, try_encoder
 
 FRAMES = 5
 
@@ -540,6 +540,22 @@ def test_an_encoder_that_does_not_work_here_is_refused(build, ffmpeg, tmp_path):
         "leave this encoder out"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_the_time_for_a_cell_does_not_shorten_what_is_tried_before(build, monkeypatch):
+    limits = []
+
+    def watched(original):
+        def call(*words, timeout_s, **options):
+            limits.append(timeout_s)
+            return original(*words, timeout_s=timeout_s, **options)
+
+        return call
+
+    for name, original in (("try_encoder", try_encoder), ("probe_libvmaf", probe_libvmaf)):
+        monkeypatch.setattr(f"loso.corpus.prepare.{name}", watched(original))
+    build(settings=settings_of(timeout_s=30.0))
+    assert limits == [60.0, 60.0]
 
 
 def test_a_place_that_cannot_be_written_is_refused(build, tmp_path):

@@ -22,6 +22,7 @@ TRIAL_SIZE: Final = (320, 240)
 """Of the frames an encoder is tried on: above every hardware encoder's least size."""
 TRIAL_KBPS: Final = 500.0
 TRIAL_TIMEOUT_S: Final = 60.0
+"""Of three small frames: far above any sane encoder, and not the user's limit for a cell."""
 VMAF_SIZE: Final = (1920, 1080)
 
 
@@ -39,18 +40,17 @@ def prepare(
     libvmaf, an encoder or a clip refuses comes from where they are tried.
     """
     _refuse_names(paths)
-    limit_s = min(TRIAL_TIMEOUT_S, settings.timeout_s)
     with TemporaryDirectory(prefix="loso-") as name, session.pool(jobs) as pool:
         folder = Path(name)
 
         def attempt(encode: Encode) -> str:
             own = Path(mkdtemp(dir=folder))
-            return try_encoder(encode, session, folder=own, timeout_s=limit_s)
+            return try_encoder(encode, session, folder=own, timeout_s=TRIAL_TIMEOUT_S)
 
         def look(path: Path) -> Clip:
             return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
 
-        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=limit_s)
+        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=TRIAL_TIMEOUT_S)
         trials = _trials(settings)
         hashes = dict(zip(trials, pool.map(attempt, trials.values()), strict=True))
         clips = sorted(pool.map(look, paths), key=lambda clip: clip.src)
