@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -283,7 +284,8 @@ def test_refusals_write_nothing(loso, clip, tmp_path, words, code, text):
     assert list(tmp_path.iterdir()) == [clip]
 
 
-def test_ctrl_c_ends_in_exit_130_and_says_what_is_kept(clip, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_in_exit_130_and_says_what_is_kept(clip, tmp_path, number):
     slow = tmp_path / "slow"
     slow.write_text(
         '#!/bin/sh\ncase "$*" in\n*ant.mkv*-crf\\ 40*) touch "$0.busy"; exec sleep 60 ;;\nesac\n'
@@ -297,9 +299,40 @@ def test_ctrl_c_ends_in_exit_130_and_says_what_is_kept(clip, tmp_path):
     while not (tmp_path / "slow.busy").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, told = child.communicate(timeout=30)
     assert child.returncode == 130
     assert told.endswith(
         "loso: stopped; finished cells are kept, the same command goes on from them\n"
     )
+
+
+def test_a_terminated_trial_leaves_no_temporary_folder(clip, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text(
+        '#!/bin/sh\ncase "$*" in\n*trial.txt*) touch "$0.busy"; exec sleep 60 ;;\nesac\n'
+        f'exec "{find_ffmpeg().path}" "$@"\n'
+    )
+    slow.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    words = ["corpus", "build", f"{clip}", *FAST, "--quality", "40", "--ffmpeg", f"{slow}"]
+    program = [sys.executable, "-c", "from loso.cli import main; main()"]
+    child = subprocess.Popen(
+        [*program, *words],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": f"{tmp_path}/tmp"},
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 30
+    while not (tmp_path / "slow.busy").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert list((tmp_path / "tmp").iterdir())
+    child.terminate()
+    assert child.wait(timeout=30) == 130
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "ant.mkv",
+        "slow",
+        "slow.busy",
+        "tmp",
+    ]

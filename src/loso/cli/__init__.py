@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -51,6 +52,8 @@ for command in (demo, train, run, gate, validate):
 
 def main() -> None:
     """Run the command line; a refusal ends in one message and its exit code."""
+    # A polite kill cleans up as Ctrl-C does: children, temporary folders, half-written files.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except LosoError as refusal:
