@@ -1,0 +1,125 @@
+// Randomness as a function of its address: bit for bit what loso/engine/counter.py gives, where
+// the sources of the mixers stand.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "vector.hpp"
+
+namespace loso::LOSO_ISA {
+
+inline constexpr std::uint64_t golden = 0x9E3779B97F4A7C15;
+
+enum class Purpose : std::uint64_t { weights = 1, order = 2, dropout = 3 };
+
+inline std::uint64_t fold_in(std::uint64_t key, std::uint64_t word) {
+  std::uint64_t z = key + (word + 1) * golden;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+  return z ^ (z >> 31);
+}
+
+inline std::uint64_t member_key(std::int64_t seed, std::int64_t fold, Purpose purpose) {
+  std::uint64_t key = fold_in(0, static_cast<std::uint64_t>(seed));
+  key = fold_in(key, static_cast<std::uint64_t>(fold));
+  return fold_in(key, static_cast<std::uint64_t>(purpose));
+}
+
+// A keyed permutation of 0..size-1, asked for `count` places from `start` on, a block at a time.
+class Order {
+ public:
+  static constexpr int at_once = 32;
+
+  Order(std::uint64_t key, std::uint32_t size) : size_(size) {
+    const std::uint32_t domain = size < smallest_domain ? smallest_domain : size;
+    const auto bits = static_cast<std::uint32_t>(std::bit_width(domain - 1));
+    low_bits_ = bits / 2;
+    high_bits_ = bits - low_bits_;
+    for (std::uint64_t i = 0; i < rounds; ++i)
+      round_key_[i] = static_cast<std::uint32_t>(fold_in(key, i) >> 32);
+  }
+
+  // Writes where positions start..start+count-1 go; count is at most `at_once`.
+  void shuffled(std::uint32_t start, int count, std::uint32_t* place) const {
+    std::uint32_t value[at_once];
+    for (std::uint32_t i = 0; i < at_once; ++i) value[i] = start + i;
+    for (int i = count; i < at_once; ++i) value[i] = 0;
+    // Every lane takes each turn, so that the loops are vectors; lanes that are home stay there.
+    std::uint32_t outside = 1;
+    bool first = true;
+    while (outside != 0) {
+      std::uint32_t next[at_once];
+      feistel(value, next);
+      outside = 0;
+      for (int i = 0; i < at_once; ++i) {
+        value[i] = first || value[i] >= size_ ? next[i] : value[i];
+        outside |= value[i] >= size_ ? 1U : 0U;
+      }
+      first = false;
+    }
+    for (int i = 0; i < count; ++i) place[i] = value[i];
+  }
+
+ private:
+  static constexpr std::uint32_t smallest_domain = 64;
+  static constexpr int rounds = 8;
+
+  void feistel(const std::uint32_t* from, std::uint32_t* to) const {
+    const std::uint32_t low_mask = (1U << low_bits_) - 1;
+    std::uint32_t low[at_once];
+    std::uint32_t high[at_once];
+    for (int i = 0; i < at_once; ++i) {
+      low[i] = from[i] & low_mask;
+      high[i] = from[i] >> low_bits_;
+    }
+    for (int r = 0; r < rounds; r += 2) {
+      for (int i = 0; i < at_once; ++i) low[i] ^= mix(high[i], round_key_[r]) >> (32 - low_bits_);
+      for (int i = 0; i < at_once; ++i)
+        high[i] ^= mix(low[i], round_key_[r + 1]) >> (32 - high_bits_);
+    }
+    for (int i = 0; i < at_once; ++i) to[i] = (high[i] << low_bits_) | low[i];
+  }
+
+  static std::uint32_t mix(std::uint32_t value, std::uint32_t key) {
+    std::uint32_t x = value ^ key;
+    x = (x ^ (x >> 16)) * 0x7FEB352D;
+    x = (x ^ (x >> 15)) * 0x846CA68B;
+    return x ^ (x >> 16);
+  }
+
+  std::uint32_t size_;
+  std::uint32_t low_bits_;
+  std::uint32_t high_bits_;
+  std::uint32_t round_key_[rounds];
+};
+
+// One 32-bit word for each of a vector of units: its low half is for sample `lane`, its high half
+// for sample `lane + 16` of a block of 32 samples.
+template <class T>
+class DropoutWords {
+ public:
+  DropoutWords(std::uint64_t key, int block, int units, int lane)
+      : high_(static_cast<std::uint32_t>(key >> 32)) {
+    const auto first = static_cast<std::uint32_t>(block) * static_cast<std::uint32_t>(units) * 16 +
+                       static_cast<std::uint32_t>(lane);
+    for (int i = 0; i < lanes<T>; ++i)
+      counter_[i] = (first + 16 * static_cast<std::uint32_t>(i)) * stride +
+                    static_cast<std::uint32_t>(key);
+  }
+
+  Words<T> of(int unit) const {
+    Words<T> x = counter_ + static_cast<std::uint32_t>(unit) * 16 * stride;
+    x = (x ^ (x >> 16)) * 0x7FEB352D;
+    x = (x ^ (x >> 15) ^ high_) * 0x846CA68B;
+    return x ^ (x >> 16);
+  }
+
+ private:
+  static constexpr std::uint32_t stride = golden >> 32;
+
+  Words<T> counter_;
+  std::uint32_t high_;
+};
+
+}  // namespace loso::LOSO_ISA
