@@ -4,7 +4,9 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
+#include "job.hpp"
 #include "vector.hpp"
 
 namespace loso::LOSO_ISA {
@@ -94,32 +96,51 @@ class Order {
   std::uint32_t round_key_[rounds];
 };
 
-// One 32-bit word for each of a vector of units: its low half is for sample `lane`, its high half
-// for sample `lane + 16` of a block of 32 samples.
+// What to multiply units with: 0 where they are dropped, 1 / (1 - dropout) where they are kept.
 template <class T>
-class DropoutWords {
+class Dropout {
  public:
-  DropoutWords(std::uint64_t key, int block, int units, int lane)
-      : high_(static_cast<std::uint32_t>(key >> 32)) {
-    const auto first = static_cast<std::uint32_t>(block) * static_cast<std::uint32_t>(units) * 16 +
-                       static_cast<std::uint32_t>(lane);
-    for (int i = 0; i < lanes<T>; ++i)
-      counter_[i] = (first + 16 * static_cast<std::uint32_t>(i)) * stride +
-                    static_cast<std::uint32_t>(key);
-  }
+  explicit Dropout(const Recipe& recipe)
+      : any(recipe.dropout > 0.0),
+        threshold_(static_cast<std::int32_t>(recipe.keep_threshold)),
+        units_(static_cast<std::uint32_t>(recipe.shape.hidden)),
+        scale_(static_cast<T>(1) / static_cast<T>(1.0 - recipe.dropout)) {}
 
-  Words<T> of(int unit) const {
-    Words<T> x = counter_ + static_cast<std::uint32_t>(unit) * 16 * stride;
-    x = (x ^ (x >> 16)) * 0x7FEB352D;
-    x = (x ^ (x >> 15) ^ high_) * 0x846CA68B;
-    return x ^ (x >> 16);
+  const bool any;
+
+  // Writes `width` masks for each of two samples of a block of 32: a word's low half is for sample
+  // `lane`, its high half for sample `lane + 16`.
+  void masks(std::uint64_t key, int block, int lane, int width, T* low, T* high) const {
+    const auto first = (static_cast<std::uint32_t>(block) * units_ * 16 + static_cast<std::uint32_t>(lane)) * stride + static_cast<std::uint32_t>(key);
+    const auto key_high = static_cast<std::uint32_t>(key >> 32);
+    Words<T> counter;
+    for (int i = 0; i < lanes<T>; ++i) counter[i] = first + 16 * stride * static_cast<std::uint32_t>(i);
+    for (std::ptrdiff_t unit = 0; unit < width; unit += lanes<T>) {
+      Words<T> x = counter;
+      x = (x ^ (x >> 16)) * 0x7FEB352D;
+      x = (x ^ (x >> 15) ^ key_high) * 0x846CA68B;
+      x = x ^ (x >> 16);
+      store(low + unit, mask(x & 0xFFFF));
+      store(high + unit, mask(x >> 16));
+      counter += 16 * stride * static_cast<std::uint32_t>(lanes<T>);
+    }
   }
 
  private:
   static constexpr std::uint32_t stride = golden >> 32;
 
-  Words<T> counter_;
-  std::uint32_t high_;
+  Vec<T> mask(Words<T> bits) const {
+    using Long = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+    using Longs = VectorOf<Long, lanes<T>>::Type;
+    using Ints = VectorOf<std::int32_t, lanes<T>>::Type;
+    const Ints kept = __builtin_bit_cast(Ints, bits) < threshold_;
+    const Longs scale = __builtin_bit_cast(Longs, spread(scale_));
+    return __builtin_bit_cast(Vec<T>, __builtin_convertvector(kept, Longs) & scale);
+  }
+
+  std::int32_t threshold_;
+  std::uint32_t units_;
+  T scale_;
 };
 
 }  // namespace loso::LOSO_ISA

@@ -6,9 +6,10 @@
 
 namespace loso::LOSO_ISA {
 
-// A panel holds one row of `panel` outputs for each input of the layer, then their biases. Outputs
-// beyond `hidden` fill the last panel: they are zero, get no gradient, and so stay zero. The layer
-// that gives the score has one output; its weights are a single row, padded likewise.
+// A panel holds one row of `panel` outputs for each input of the layer. The last input is always 1:
+// its weights are the biases. `width` is `hidden` rounded up to whole panels: the units beyond
+// `hidden` are zero, get no gradient, and so stay zero. The layer that gives the score has one
+// output; its weights are a single row.
 template <class T>
 class Layout {
  public:
@@ -18,14 +19,11 @@ class Layout {
   const Shape& shape() const { return shape_; }
   int panels() const { return panels_; }
   int width() const { return panels_ * panel<T>; }
-  int inputs(int layer) const { return layer == 0 ? shape_.inputs : shape_.hidden; }
+  int inputs(int layer) const { return (layer == 0 ? shape_.inputs : width()) + 1; }
 
   std::int64_t weights(int layer, int p) const {
     const std::int64_t before = layer == 0 ? 0 : panels_ * (panel_size(0) + (layer - 1) * panel_size(1));
     return before + p * panel_size(layer);
-  }
-  std::int64_t biases(int layer, int p) const {
-    return weights(layer, p) + std::int64_t{inputs(layer)} * panel<T>;
   }
   std::int64_t score_weights() const { return weights(shape_.depth, 0); }
   std::int64_t score_bias() const { return score_weights() + width(); }
@@ -36,11 +34,11 @@ class Layout {
   void each(const Visit& visit) const {
     std::int64_t natural = 0;
     for (int layer = 0; layer < shape_.depth; ++layer) {
+      const int used = layer == 0 ? shape_.inputs : shape_.hidden;
       for (int out = 0; out < shape_.hidden; ++out)
-        for (int in = 0; in < inputs(layer); ++in)
-          visit(natural++, weights(layer, out / panel<T>) + std::int64_t{in} * panel<T> + out % panel<T>);
+        for (int in = 0; in < used; ++in) visit(natural++, weight(layer, out, in));
       for (int out = 0; out < shape_.hidden; ++out)
-        visit(natural++, biases(layer, out / panel<T>) + out % panel<T>);
+        visit(natural++, weight(layer, out, inputs(layer) - 1));
     }
     for (int in = 0; in < shape_.hidden; ++in) visit(natural++, score_weights() + in);
     visit(natural, score_bias());
@@ -48,7 +46,10 @@ class Layout {
 
  private:
   std::int64_t panel_size(int layer) const {
-    return std::int64_t{inputs(layer) + 1} * panel<T>;
+    return std::int64_t{inputs(layer)} * panel<T>;
+  }
+  std::int64_t weight(int layer, int out, int in) const {
+    return weights(layer, out / panel<T>) + std::int64_t{in} * panel<T> + out % panel<T>;
   }
 
   Shape shape_;

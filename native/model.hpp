@@ -23,18 +23,25 @@ template <class T>
 class Model {
  public:
   Model(const Recipe& recipe, const T* natural)
-      : recipe_(recipe),
+      : dropout_(recipe),
         layout_(recipe.shape),
-        stride_(row_stride<T>(layout_.width())),
-        input_stride_(row_stride<T>(recipe.shape.inputs)),
+        stride_(row_stride<T>(layout_.width() + 1)),
+        input_stride_(row_stride<T>(layout_.inputs(0))),
         parameters_(layout_.size()),
         gradient_(layout_.size()),
         turned_(std::int64_t{recipe.shape.depth - 1} * turned_size()),
         inputs_(block_size * input_stride_),
         outputs_(recipe.shape.depth * block_size * stride_),
         slopes_(recipe.shape.depth * block_size * stride_),
+        masks_(2 * layout_.width()),
         adam_(recipe, layout_.size()) {
+    for (int i = 0; i < 2 * layout_.width(); ++i) *masks_.at(i) = 1;
     layout_.each([&](std::int64_t i, std::int64_t place) { *parameters_.at(place) = natural[i]; });
+    for (int b = 0; b < block_size; ++b) {
+      *inputs_.at(b * input_stride_ + recipe.shape.inputs) = 1;
+      for (int layer = 0; layer < recipe.shape.depth; ++layer)
+        output(layer)[b * stride_ + layout_.width()] = 1;
+    }
   }
 
   void copy_parameters(T* natural) const {
@@ -59,7 +66,6 @@ class Model {
     score_gradient(block > 0, samples, score_slope);
     for (int layer = layout_.shape().depth - 1; layer >= 0; --layer) {
       weight_gradient(block > 0, layer, samples);
-      bias_gradient(block > 0, layer, samples);
       if (layer > 0) {
         if (block == 0) turn(layer);
         input_gradient(layer, samples);
@@ -81,45 +87,35 @@ class Model {
   // Sums before the activation, into the place of the slopes.
   void linear(int layer, int samples) {
     for (int p = 0; p < layout_.panels(); ++p) {
-      const T* bias = parameters_.at(layout_.biases(layer, p));
       T* sums = slope(layer) + p * panel<T>;
       product(
           samples, layout_.inputs(layer), RowMajor<T>{fed(layer), fed_stride(layer)},
           parameters_.at(layout_.weights(layer, p)), panel<T>,
-          [&](int, int column) { return load(bias + column); },
-          [&](int row, int column, Vec<T> sum) { store(sums + row * stride_ + column, sum); });
+          FromZero<T>{},
+          [&](std::ptrdiff_t row, int column, Vec<T> sum) { store(sums + row * stride_ + column, sum); });
     }
   }
 
   void activate(int layer, int block, int samples, std::uint64_t key) {
-    const bool dropout = recipe_.dropout > 0.0;
     for (int lane = 0; lane < samples && lane < 16; ++lane) {
-      const DropoutWords<T> words(key, block, layout_.shape().hidden, lane);
-      const int other = lane + 16;
-      for (int unit = 0; unit < layout_.width(); unit += half) {
-        const Words<T> bits = dropout ? words.of(unit) : Words<T>{};
-        activate_at(layer, lane, unit, bits & 0xFFFF);
-        if (other < samples) activate_at(layer, other, unit, bits >> 16);
-      }
+      if (dropout_.any) dropout_.masks(key, block, lane, layout_.width(), masks_.at(0), masks_.at(layout_.width()));
+      activate(layer, lane, masks_.at(0));
+      if (lane + 16 < samples) activate(layer, lane + 16, masks_.at(layout_.width()));
     }
   }
 
-  void activate_at(int layer, int sample, int unit, Words<T> bits) {
-    T* out = output(layer) + sample * stride_ + unit;
-    T* steep = slope(layer) + sample * stride_ + unit;
-    Vec<T> value;
-    Vec<T> derivative;
-    gelu(load(steep), value, derivative);
-    const auto scale = static_cast<T>(1) / static_cast<T>(1.0 - recipe_.dropout);
-    const Vec<T> mask = bits_below(bits, recipe_.keep_threshold, scale);
-    store(out, value * mask);
-    store(steep, derivative * mask);
-  }
-
-  static Vec<T> bits_below(Words<T> bits, std::uint32_t threshold, T scale) {
-    using Signed = VectorOf<std::int32_t, lanes<T>>::Type;
-    const Signed kept = __builtin_bit_cast(Signed, bits) < static_cast<std::int32_t>(threshold);
-    return -__builtin_convertvector(kept, Vec<T>) * scale;
+  void activate(int layer, int sample, const T* masks) {
+    const std::ptrdiff_t width = layout_.width();
+    T* value = output(layer) + sample * stride_;
+    T* derivative = slope(layer) + sample * stride_;
+    for (std::ptrdiff_t unit = 0; unit < width; unit += half) {
+      Vec<T> v;
+      Vec<T> d;
+      gelu(load(derivative + unit), v, d);
+      const Vec<T> mask = load(masks + unit);
+      store(value + unit, v * mask);
+      store(derivative + unit, d * mask);
+    }
   }
 
   double score(int samples, const T* target, T share, T* score_slope) {
@@ -161,24 +157,18 @@ class Model {
   void weight_gradient(bool add, int layer, int samples) {
     for (int p = 0; p < layout_.panels(); ++p) {
       T* gradient = gradient_.at(layout_.weights(layer, p));
-      product(
-          layout_.inputs(layer), samples, Transposed<T>{fed(layer), fed_stride(layer)},
-          slope(layer) + p * panel<T>, stride_,
-          [&](int row, int column) {
-            return add ? load(gradient + std::ptrdiff_t{row} * panel<T> + column) : Vec<T>{};
-          },
-          [&](int row, int column, Vec<T> sum) {
-            store(gradient + std::ptrdiff_t{row} * panel<T> + column, sum);
-          });
-    }
-  }
-
-  void bias_gradient(bool add, int layer, int samples) {
-    for (int i = 0; i < layout_.width(); i += half) {
-      T* gradient = gradient_.at(layout_.biases(layer, i / panel<T>)) + i % panel<T>;
-      Vec<T> sum = add ? load(gradient) : Vec<T>{};
-      for (int b = 0; b < samples; ++b) sum += load(slope(layer) + b * stride_ + i);
-      store(gradient, sum);
+      const auto so_far = [&](std::ptrdiff_t row, int column) {
+        return load(gradient + row * panel<T> + column);
+      };
+      const auto put = [&](std::ptrdiff_t row, int column, Vec<T> sum) {
+        store(gradient + row * panel<T> + column, sum);
+      };
+      const Transposed<T> left{fed(layer), fed_stride(layer)};
+      const T* right = slope(layer) + p * panel<T>;
+      if (add)
+        product(layout_.inputs(layer), samples, left, right, stride_, so_far, put);
+      else
+        product(layout_.inputs(layer), samples, left, right, stride_, FromZero<T>{}, put);
     }
   }
 
@@ -187,10 +177,10 @@ class Model {
     for (int p = 0; p < layout_.panels(); ++p) {
       T* steep = slope(layer - 1) + p * panel<T>;
       product(
-          samples, layout_.shape().hidden, RowMajor<T>{slope(layer), stride_},
-          turned(layer) + std::int64_t{p} * layout_.shape().hidden * panel<T>, panel<T>,
-          [](int, int) { return Vec<T>{}; },
-          [&](int row, int column, Vec<T> sum) {
+          samples, layout_.width(), RowMajor<T>{slope(layer), stride_},
+          turned(layer) + std::int64_t{p} * layout_.width() * panel<T>, panel<T>,
+          FromZero<T>{},
+          [&](std::ptrdiff_t row, int column, Vec<T> sum) {
             T* to = steep + row * stride_ + column;
             store(to, load(to) * sum);
           });
@@ -199,19 +189,24 @@ class Model {
 
   // Copies a layer's weights with outputs and inputs exchanged: panels of inputs.
   void turn(int layer) {
-    const int hidden = layout_.shape().hidden;
-    for (int out = 0; out < hidden; ++out) {
+    const int width = layout_.width();
+    for (int out = 0; out < width; out += half) {
       const T* from = parameters_.at(layout_.weights(layer, out / panel<T>)) + out % panel<T>;
-      for (int in = 0; in < hidden; ++in)
-        turned(layer)[(std::int64_t{in / panel<T>} * hidden + out) * panel<T> + in % panel<T>] =
-            from[std::ptrdiff_t{in} * panel<T>];
+      for (int in = 0; in < width; in += half) {
+        T* to = turned(layer) + (std::int64_t{in / panel<T>} * width + out) * panel<T> + in % panel<T>;
+        Vec<T> square[lanes<T>];
+        for (int i = 0; i < half; ++i)
+          square[i] = load(from + std::ptrdiff_t{in + i} * panel<T>);
+        transpose<T>(square);
+        for (int i = 0; i < half; ++i) store(to + std::ptrdiff_t{i} * panel<T>, square[i]);
+      }
     }
   }
 
-  std::int64_t turned_size() const { return std::int64_t{layout_.width()} * layout_.shape().hidden; }
+  std::int64_t turned_size() const { return std::int64_t{layout_.width()} * layout_.width(); }
   T* turned(int layer) { return turned_.at((layer - 1) * turned_size()); }
 
-  Recipe recipe_;
+  Dropout<T> dropout_;
   Layout<T> layout_;
   std::ptrdiff_t stride_;
   std::ptrdiff_t input_stride_;
@@ -221,6 +216,7 @@ class Model {
   Buffer<T> inputs_;
   Buffer<T> outputs_;  // of each hidden layer, after dropout: samples x width
   Buffer<T> slopes_;   // sums, then slopes of the activations, then slopes of the loss
+  Buffer<T> masks_;    // of dropout, for two samples
   Adam<T> adam_;
 };
 

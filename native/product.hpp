@@ -27,8 +27,13 @@ struct Transposed {
   T at(std::ptrdiff_t row, std::ptrdiff_t term) const { return data[term * stride + row]; }
 };
 
+template <class T>
+struct FromZero {
+  Vec<T> operator()(std::ptrdiff_t, int) const { return Vec<T>{}; }
+};
+
 template <int Rows, class T, class Left, class Start, class Finish>
-inline void tile(int row, int depth, const Left& left, const T* right, std::ptrdiff_t stride,
+inline void tile(std::ptrdiff_t row, int depth, const Left& left, const T* right, std::ptrdiff_t stride,
                  const Start& start, const Finish& finish) {
   Vec<T> sum[Rows][2];
 #pragma GCC unroll 16
@@ -54,7 +59,7 @@ inline void tile(int row, int depth, const Left& left, const T* right, std::ptrd
 }
 
 template <int Rows, class T, class Left, class Start, class Finish>
-inline void tile_of(int height, int row, int depth, const Left& left, const T* right,
+inline void tile_of(int height, std::ptrdiff_t row, int depth, const Left& left, const T* right,
                     std::ptrdiff_t stride, const Start& start, const Finish& finish) {
   if (height == Rows)
     tile<Rows>(row, depth, left, right, stride, start, finish);
@@ -69,10 +74,13 @@ inline void product(int rows, int depth, const Left& left, const T* right, std::
                     const Start& start, const Finish& finish) {
   // Tiles of nearly equal height: a low last one would wait for its few sums.
   const int tiles = (rows + tile_rows - 1) / tile_rows;
+  const int low = rows / tiles;
+  const int higher = rows % tiles;
+  std::ptrdiff_t row = 0;
   for (int t = 0; t < tiles; ++t) {
-    const auto row = static_cast<int>(std::int64_t{rows} * t / tiles);
-    const auto next = static_cast<int>(std::int64_t{rows} * (t + 1) / tiles);
-    tile_of<tile_rows>(next - row, row, depth, left, right, stride, start, finish);
+    const int height = t < higher ? low + 1 : low;
+    tile_of<tile_rows>(height, row, depth, left, right, stride, start, finish);
+    row += height;
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #ifndef LOSO_ISA
 #define LOSO_ISA portable
@@ -61,6 +62,30 @@ inline T sum_of(Vec<T> v) {
   for (int n = lanes<T> / 2; n > 0; n /= 2)
     for (int i = 0; i < n; ++i) half[i] += half[i + n];
   return half[0];
+}
+
+// Exchanges the off-diagonal halves of every square of 2 * Size x 2 * Size elements.
+template <int Size, class V, std::size_t... I>
+inline void exchange(V& upper, V& lower, std::index_sequence<I...>) {
+  constexpr int n = sizeof...(I);
+  const V left = __builtin_shufflevector(upper, lower, (I & Size ? n + I - Size : I)...);
+  lower = __builtin_shufflevector(upper, lower, (I & Size ? n + I : I + Size)...);
+  upper = left;
+}
+
+template <int Size, class T>
+inline void transpose(Vec<T>* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; ++i)
+    if ((i & Size) == 0)
+      exchange<Size>(rows[i], rows[i + Size], std::make_index_sequence<lanes<T>>{});
+  if constexpr (Size > 1) transpose<Size / 2, T>(rows);
+}
+
+// Transposes a square of as many vectors as a vector has lanes.
+template <class T>
+inline void transpose(Vec<T>* rows) {
+  transpose<lanes<T> / 2, T>(rows);
 }
 
 constexpr int round_up(int value, int multiple) {
