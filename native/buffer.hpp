@@ -12,10 +12,10 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(std::int64_t size)
-      : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {
+      : data_(static_cast<T*>(::operator new (bytes(size), std::align_val_t{64}))) {
     __builtin_memset(data_, 0, bytes(size));
   }
-  ~Buffer() { ::operator delete(data_, std::align_val_t{64}); }
+  ~Buffer() { ::operator delete (data_, std::align_val_t{64}); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 

@@ -11,6 +11,7 @@
 
 namespace loso::LOSO_ISA {
 
+inline constexpr int block_size = 32;  // samples that are computed together
 inline constexpr std::uint64_t golden = 0x9E3779B97F4A7C15;
 
 enum class Purpose : std::uint64_t { weights = 1, order = 2, dropout = 3 };
@@ -31,8 +32,6 @@ inline std::uint64_t member_key(std::int64_t seed, std::int64_t fold, Purpose pu
 // A keyed permutation of 0..size-1, asked for `count` places from `start` on, a block at a time.
 class Order {
  public:
-  static constexpr int at_once = 32;
-
   Order(std::uint64_t key, std::uint32_t size) : size_(size) {
     const std::uint32_t domain = size < smallest_domain ? smallest_domain : size;
     const auto bits = static_cast<std::uint32_t>(std::bit_width(domain - 1));
@@ -42,19 +41,19 @@ class Order {
       round_key_[i] = static_cast<std::uint32_t>(fold_in(key, i) >> 32);
   }
 
-  // Writes where positions start..start+count-1 go; count is at most `at_once`.
+  // Writes where positions start..start+count-1 go; count is at most `block_size`.
   void shuffled(std::uint32_t start, int count, std::uint32_t* place) const {
-    std::uint32_t value[at_once];
-    for (std::uint32_t i = 0; i < at_once; ++i) value[i] = start + i;
-    for (int i = count; i < at_once; ++i) value[i] = 0;
+    std::uint32_t value[block_size];
+    for (std::uint32_t i = 0; i < block_size; ++i) value[i] = start + i;
+    for (int i = count; i < block_size; ++i) value[i] = 0;
     // Every lane takes each turn, so that the loops are vectors; lanes that are home stay there.
     std::uint32_t outside = 1;
     bool first = true;
     while (outside != 0) {
-      std::uint32_t next[at_once];
+      std::uint32_t next[block_size];
       feistel(value, next);
       outside = 0;
-      for (int i = 0; i < at_once; ++i) {
+      for (int i = 0; i < block_size; ++i) {
         value[i] = first || value[i] >= size_ ? next[i] : value[i];
         outside |= value[i] >= size_ ? 1U : 0U;
       }
@@ -69,18 +68,19 @@ class Order {
 
   void feistel(const std::uint32_t* from, std::uint32_t* to) const {
     const std::uint32_t low_mask = (1U << low_bits_) - 1;
-    std::uint32_t low[at_once];
-    std::uint32_t high[at_once];
-    for (int i = 0; i < at_once; ++i) {
+    std::uint32_t low[block_size];
+    std::uint32_t high[block_size];
+    for (int i = 0; i < block_size; ++i) {
       low[i] = from[i] & low_mask;
       high[i] = from[i] >> low_bits_;
     }
     for (int r = 0; r < rounds; r += 2) {
-      for (int i = 0; i < at_once; ++i) low[i] ^= mix(high[i], round_key_[r]) >> (32 - low_bits_);
-      for (int i = 0; i < at_once; ++i)
+      for (int i = 0; i < block_size; ++i)
+        low[i] ^= mix(high[i], round_key_[r]) >> (32 - low_bits_);
+      for (int i = 0; i < block_size; ++i)
         high[i] ^= mix(low[i], round_key_[r + 1]) >> (32 - high_bits_);
     }
-    for (int i = 0; i < at_once; ++i) to[i] = (high[i] << low_bits_) | low[i];
+    for (int i = 0; i < block_size; ++i) to[i] = (high[i] << low_bits_) | low[i];
   }
 
   static std::uint32_t mix(std::uint32_t value, std::uint32_t key) {
@@ -111,10 +111,14 @@ class Dropout {
   // Writes `width` masks for each of two samples of a block of 32: a word's low half is for sample
   // `lane`, its high half for sample `lane + 16`.
   void masks(std::uint64_t key, int block, int lane, int width, T* low, T* high) const {
-    const auto first = (static_cast<std::uint32_t>(block) * units_ * 16 + static_cast<std::uint32_t>(lane)) * stride + static_cast<std::uint32_t>(key);
+    const auto first =
+        (static_cast<std::uint32_t>(block) * units_ * 16 + static_cast<std::uint32_t>(lane)) *
+            stride +
+        static_cast<std::uint32_t>(key);
     const auto key_high = static_cast<std::uint32_t>(key >> 32);
     Words<T> counter;
-    for (int i = 0; i < lanes<T>; ++i) counter[i] = first + 16 * stride * static_cast<std::uint32_t>(i);
+    for (int i = 0; i < lanes<T>; ++i)
+      counter[i] = first + 16 * stride * static_cast<std::uint32_t>(i);
     for (std::ptrdiff_t unit = 0; unit < width; unit += lanes<T>) {
       Words<T> x = counter;
       x = (x ^ (x >> 16)) * 0x7FEB352D;

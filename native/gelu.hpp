@@ -35,20 +35,18 @@ inline void gelu(Vec<float> x, Vec<float>& value, Vec<float>& slope) {
   const V rounded = power + to_integer;  // its low bits hold the biased exponent
   const V f = power - (rounded - to_integer);
   const V f2 = f * f;
-  const V fraction = (0.398942309F + 0.276525632F * f) +
-                     f2 * ((0.0958343922F + 0.0221441422F * f) +
-                           f2 * (0.00385998245F + 0.000529654374F * f));
+  const V fraction =
+      (0.398942309F + 0.276525632F * f) +
+      f2 * ((0.0958343922F + 0.0221441422F * f) + f2 * (0.00385998245F + 0.000529654374F * f));
   const V density = fraction * __builtin_bit_cast(V, __builtin_bit_cast(Bits, rounded) << 23);
 
-  const V even =
-      1.25331393F +
-      a2 * (0.626503448F +
-            a2 * (0.153847246F +
-                  a2 * (0.020370254F + a2 * (0.000902395988F + a2 * 4.49007419e-06F))));
+  const V even = 1.25331393F +
+                 a2 * (0.626503448F +
+                       a2 * (0.153847246F +
+                             a2 * (0.020370254F + a2 * (0.000902395988F + a2 * 4.49007419e-06F))));
   const V odd =
       -0.999988977F +
-      a2 * (-0.332418345F +
-            a2 * (-0.0616091866F + a2 * (-0.0051503324F + a2 * -9.52332512e-05F)));
+      a2 * (-0.332418345F + a2 * (-0.0616091866F + a2 * (-0.0051503324F + a2 * -9.52332512e-05F)));
   const V half = 0.5F - density * (even + a * odd);
   const V steep = half + a * density;
   value = 0.5F * x + __builtin_bit_cast(V, magnitude) * half;

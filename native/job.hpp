@@ -50,8 +50,7 @@ struct Member {
 struct Watch {
   std::atomic<bool> stop{false};
   std::atomic<std::int64_t> steps{0};
-  std::atomic<std::int64_t> last_member{-1};  // who finished an epoch last, and which
-  std::atomic<std::int64_t> last_epoch{-1};
+  std::atomic<std::int64_t> latest{-1};  // the last finished epoch: member * epochs + epoch
 };
 
 // The functions of one instruction set.

@@ -22,7 +22,8 @@ class Layout {
   int inputs(int layer) const { return (layer == 0 ? shape_.inputs : width()) + 1; }
 
   std::int64_t weights(int layer, int p) const {
-    const std::int64_t before = layer == 0 ? 0 : panels_ * (panel_size(0) + (layer - 1) * panel_size(1));
+    const std::int64_t before =
+        layer == 0 ? 0 : panels_ * (panel_size(0) + (layer - 1) * panel_size(1));
     return before + p * panel_size(layer);
   }
   std::int64_t score_weights() const { return weights(shape_.depth, 0); }
@@ -45,9 +46,7 @@ class Layout {
   }
 
  private:
-  std::int64_t panel_size(int layer) const {
-    return std::int64_t{inputs(layer)} * panel<T>;
-  }
+  std::int64_t panel_size(int layer) const { return std::int64_t{inputs(layer)} * panel<T>; }
   std::int64_t weight(int layer, int out, int in) const {
     return weights(layer, out / panel<T>) + std::int64_t{in} * panel<T> + out % panel<T>;
   }

@@ -9,8 +9,6 @@
 
 namespace loso::LOSO_ISA {
 
-inline constexpr int block_size = 32;  // samples at once, and a block of dropout bits
-
 // Rows of activations stand an odd number of cache lines apart, so that a column of them does not
 // fall into a few sets of the cache.
 template <class T>
@@ -88,17 +86,18 @@ class Model {
   void linear(int layer, int samples) {
     for (int p = 0; p < layout_.panels(); ++p) {
       T* sums = slope(layer) + p * panel<T>;
-      product(
-          samples, layout_.inputs(layer), RowMajor<T>{fed(layer), fed_stride(layer)},
-          parameters_.at(layout_.weights(layer, p)), panel<T>,
-          FromZero<T>{},
-          [&](std::ptrdiff_t row, int column, Vec<T> sum) { store(sums + row * stride_ + column, sum); });
+      product(samples, layout_.inputs(layer), RowMajor<T>{fed(layer), fed_stride(layer)},
+              parameters_.at(layout_.weights(layer, p)), panel<T>, FromZero<T>{},
+              [&](std::ptrdiff_t row, int column, Vec<T> sum) {
+                store(sums + row * stride_ + column, sum);
+              });
     }
   }
 
   void activate(int layer, int block, int samples, std::uint64_t key) {
     for (int lane = 0; lane < samples && lane < 16; ++lane) {
-      if (dropout_.any) dropout_.masks(key, block, lane, layout_.width(), masks_.at(0), masks_.at(layout_.width()));
+      if (dropout_.any)
+        dropout_.masks(key, block, lane, layout_.width(), masks_.at(0), masks_.at(layout_.width()));
       activate(layer, lane, masks_.at(0));
       if (lane + 16 < samples) activate(layer, lane + 16, masks_.at(layout_.width()));
     }
@@ -176,14 +175,12 @@ class Model {
   void input_gradient(int layer, int samples) {
     for (int p = 0; p < layout_.panels(); ++p) {
       T* steep = slope(layer - 1) + p * panel<T>;
-      product(
-          samples, layout_.width(), RowMajor<T>{slope(layer), stride_},
-          turned(layer) + std::int64_t{p} * layout_.width() * panel<T>, panel<T>,
-          FromZero<T>{},
-          [&](std::ptrdiff_t row, int column, Vec<T> sum) {
-            T* to = steep + row * stride_ + column;
-            store(to, load(to) * sum);
-          });
+      product(samples, layout_.width(), RowMajor<T>{slope(layer), stride_},
+              turned(layer) + std::int64_t{p} * layout_.width() * panel<T>, panel<T>, FromZero<T>{},
+              [&](std::ptrdiff_t row, int column, Vec<T> sum) {
+                T* to = steep + row * stride_ + column;
+                store(to, load(to) * sum);
+              });
     }
   }
 
@@ -193,10 +190,10 @@ class Model {
     for (int out = 0; out < width; out += half) {
       const T* from = parameters_.at(layout_.weights(layer, out / panel<T>)) + out % panel<T>;
       for (int in = 0; in < width; in += half) {
-        T* to = turned(layer) + (std::int64_t{in / panel<T>} * width + out) * panel<T> + in % panel<T>;
+        T* to =
+            turned(layer) + (std::int64_t{in / panel<T>} * width + out) * panel<T> + in % panel<T>;
         Vec<T> square[lanes<T>];
-        for (int i = 0; i < half; ++i)
-          square[i] = load(from + std::ptrdiff_t{in + i} * panel<T>);
+        for (int i = 0; i < half; ++i) square[i] = load(from + std::ptrdiff_t{in + i} * panel<T>);
         transpose<T>(square);
         for (int i = 0; i < half; ++i) store(to + std::ptrdiff_t{i} * panel<T>, square[i]);
       }

@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "counter.hpp"
 #include "kernel.hpp"
 #include "pool.hpp"
@@ -22,9 +24,10 @@ std::vector<const Kernel*> kernels_here() {
   std::vector<const Kernel*> kernels;
   for (const Kernel* kernel : {
 #if defined(LOSO_X86)
-           &avx512::kernel, &avx2::kernel,
+         &avx512::kernel, &avx2::kernel,
 #endif
-           &portable::kernel})
+             &portable::kernel
+       })
     if (kernel->runs_here()) kernels.push_back(kernel);
   return kernels;
 }
@@ -57,7 +60,7 @@ std::size_t parameter_count(const Shape& shape) {
 void report(const Watch& watch, const nb::callable& progress) {
   const nb::gil_scoped_acquire held;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  progress(watch.steps.load(), watch.last_member.load(), watch.last_epoch.load());
+  progress(watch.steps.load(), watch.latest.load());
 }
 
 template <class T>
@@ -124,17 +127,33 @@ void define(nb::module_& m) {
         arg("losses").noconvert(), arg("threads"), arg("progress"));
   m.def("loss_and_gradient", loss_and_gradient<T>, arg("isa"), arg("recipe"), arg("inputs"),
         arg("target"), arg("dropout_key"), arg("parameters"), arg("gradient").noconvert());
-  m.def("gelu", gelu<T>, arg("isa"), arg("x"), arg("value").noconvert(),
-        arg("slope").noconvert());
+  m.def("gelu", gelu<T>, arg("isa"), arg("x"), arg("value").noconvert(), arg("slope").noconvert());
 }
 
 void shuffled(std::uint64_t key, const Out<std::uint32_t, 1>& places) {
+  using portable::block_size;
   using portable::Order;
   const auto size = static_cast<std::uint32_t>(places.shape(0));
   const Order order(key, size);
-  for (std::uint32_t start = 0; start < size; start += Order::at_once)
-    order.shuffled(start, static_cast<int>(std::min<std::uint32_t>(Order::at_once, size - start)),
+  for (std::uint32_t start = 0; start < size; start += block_size)
+    order.shuffled(start, static_cast<int>(std::min<std::uint32_t>(block_size, size - start)),
                    &places(start));
+}
+
+// Writes a block's masks, 32 samples x units.
+void dropout_masks(const Recipe& recipe, std::uint64_t key, int block, const Out<float, 2>& masks) {
+  using portable::block_size;
+  require(masks.shape(0) == block_size, "masks");
+  require(masks.shape(1) == static_cast<std::size_t>(recipe.shape.hidden), "masks");
+  const portable::Dropout<float> dropout(recipe);
+  const int width = portable::round_up(recipe.shape.hidden, portable::lanes<float>);
+  std::vector<float> low(static_cast<std::size_t>(width));
+  std::vector<float> high(low);
+  for (int lane = 0; lane < block_size / 2; ++lane) {
+    dropout.masks(key, block, lane, width, low.data(), high.data());
+    std::copy_n(low.begin(), recipe.shape.hidden, &masks(lane, 0));
+    std::copy_n(high.begin(), recipe.shape.hidden, &masks(lane + block_size / 2, 0));
+  }
 }
 
 }  // namespace
@@ -151,8 +170,16 @@ NB_MODULE(_kernel, m) {
              std::uint32_t keep_threshold) {
             require(inputs > 0 && hidden > 0 && depth > 0 && epochs >= 0 && batch_size > 0,
                     "a size under 1");
-            new (to) Recipe{{inputs, hidden, depth}, epochs,  batch_size, lr,      weight_decay,
-                            beta1,                   beta2,   epsilon,    dropout, keep_threshold};
+            new (to) Recipe{{inputs, hidden, depth},
+                            epochs,
+                            batch_size,
+                            lr,
+                            weight_decay,
+                            beta1,
+                            beta2,
+                            epsilon,
+                            dropout,
+                            keep_threshold};
           },
           nb::kw_only(), arg("inputs"), arg("hidden"), arg("depth"), arg("epochs"),
           arg("batch_size"), arg("lr"), arg("weight_decay"), arg("beta1"), arg("beta2"),
@@ -164,14 +191,19 @@ NB_MODULE(_kernel, m) {
     for (const Kernel* kernel : kernels_here()) names.emplace_back(kernel->name);
     return names;
   });
-  m.def("fma_peak", [](const std::string& isa, double seconds) {
-    const Kernel& kernel = kernel_called(isa);
-    const nb::gil_scoped_release released;
-    return kernel.fma_peak(seconds);
-  }, arg("isa"), arg("seconds"));
+  m.def(
+      "fma_peak",
+      [](const std::string& isa, double seconds) {
+        const Kernel& kernel = kernel_called(isa);
+        const nb::gil_scoped_release released;
+        return kernel.fma_peak(seconds);
+      },
+      arg("isa"), arg("seconds"));
   m.def("member_key", [](std::int64_t seed, std::int64_t fold, std::uint64_t purpose) {
     return portable::member_key(seed, fold, static_cast<portable::Purpose>(purpose));
   });
   m.def("fold_in", portable::fold_in);
-  m.def("shuffled", shuffled);
+  m.def("shuffled", shuffled, arg("key"), arg("places").noconvert());
+  m.def("dropout_masks", dropout_masks, arg("recipe"), arg("key"), arg("block"),
+        arg("masks").noconvert());
 }

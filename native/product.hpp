@@ -33,8 +33,8 @@ struct FromZero {
 };
 
 template <int Rows, class T, class Left, class Start, class Finish>
-inline void tile(std::ptrdiff_t row, int depth, const Left& left, const T* right, std::ptrdiff_t stride,
-                 const Start& start, const Finish& finish) {
+inline void tile(std::ptrdiff_t row, int depth, const Left& left, const T* right,
+                 std::ptrdiff_t stride, const Start& start, const Finish& finish) {
   Vec<T> sum[Rows][2];
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {

@@ -20,7 +20,11 @@ inline constexpr int vector_bytes = 32;
 inline constexpr int registers = 16;
 #else
 inline constexpr int vector_bytes = 16;
+#if defined(__aarch64__)
+inline constexpr int registers = 32;
+#else
 inline constexpr int registers = 16;
+#endif
 #endif
 
 template <class T>

@@ -19,7 +19,7 @@ video video.encoders video.ffmpeg video.clips video.measure
 corpus corpus.jsonl corpus.rows corpus.load corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 folds inputs
-engine.counter engine.network engine.plan engine.reference engine.batched engine
+engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck gate diagnosis verdict
 data pipeline
 cli.console cli.options cli.settings cli.corpus cli.judge cli.train cli

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
@@ -13,29 +19,59 @@ from loso.progress import Progress, silent
 
 __all__ = ["ENGINES", "Member", "Network", "Trained", "TrainingPlan", "choose", "train_members"]
 
-ENGINES: Final = ("auto", "batched", "reference")
+ENGINES: Final = ("auto", "batched", "native", "reference")
+
+_log = logging.getLogger(__name__)
 
 
 def choose(engine: str, device: str) -> tuple[str, str]:
     """Return the engine and the device that `engine` and `device` stand for on this machine.
 
-    `auto` takes CUDA where there is one. BadSettings for a name that does not exist, MissingExtra
-    without torch.
+    `auto` takes CUDA where there is one, else `native`, else `batched`, which it says in one line
+    of the log. BadSettings for a name that does not exist or a device that the engine does not
+    use, MissingTool for a device, MissingExtra for an engine that is not there.
     """
     if engine not in ENGINES:
         raise BadSettings("no such engine", expected=" or ".join(ENGINES), found=engine)
-    if find_spec("torch") is None:
-        raise MissingExtra("training needs torch", fix="pip install 'loso[torch]'")
-    if device == "auto":
-        device = "cuda" if engine != "reference" and _has_cuda() else "cpu"
-    elif device not in {"cpu", "cuda"}:
+    if device not in {"auto", "cpu", "cuda"}:
         raise BadSettings("no such device", expected="auto, cpu or cuda", found=device)
-    elif device == "cuda" and not _has_cuda():
+    if engine == "native" and device == "cuda":
+        raise BadSettings("the native engine runs on the CPU", fix="use --engine batched")
+    if device == "auto":
+        may = engine in {"auto", "batched"} and _has_nvidia_driver()
+        device = "cuda" if may and _has_cuda() else "cpu"
+    if engine == "auto":
+        engine = "native" if device == "cpu" and _has_kernel() else "batched"
+        if device == "cpu" and engine == "batched":
+            _log.warning("loso was installed without its compiled kernel: training with torch")
+    if engine == "native" and not _has_kernel():
+        raise MissingExtra(
+            "loso was installed without its compiled kernel",
+            fix="reinstall it where there is a C++20 compiler, or use --engine batched",
+        )
+    if engine != "native" and find_spec("torch") is None:
+        raise MissingExtra(f"the {engine} engine needs torch", fix="pip install 'loso[torch]'")
+    if device == "cuda" and not _has_cuda():
         raise MissingTool("no CUDA device is visible to torch", fix="use --device cpu")
-    return ("batched" if engine == "auto" else engine), device
+    return engine, device
+
+
+def _has_kernel() -> bool:
+    return find_spec("loso.engine._kernel") is not None
+
+
+def _has_nvidia_driver() -> bool:
+    """Return whether it is worth importing torch, which takes seconds, to look for CUDA."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _has_cuda() -> bool:
+    if find_spec("torch") is None:
+        return False
     import torch
 
     return torch.cuda.is_available()
@@ -49,21 +85,31 @@ def train_members(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Trained:
-    """Return every member of `plan`, trained; `threads` is by default one.
+    """Return every member of `plan`, trained.
 
-    More threads help torch little here and cost a lot on a machine that has other work: the layers
-    are too small to share. Diverged where a member leaves the finite numbers.
+    `threads` is by default one for each core with `native`, and one with torch: more help it
+    little here and cost a lot on a machine that has other work, as the layers are too small to
+    share. Diverged where a member leaves the finite numbers.
     """
-    import torch
-
     name, device = choose(engine, device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or 1)
-    try:
-        trained: Trained = import_module(f"loso.engine.{name}").train(
-            plan, device=device, progress=progress
-        )
-    finally:
-        torch.set_num_threads(before)
+    train = import_module(f"loso.engine.{name}").train
+    trained: Trained
+    if name == "native":
+        trained = train(plan, threads=threads or os.cpu_count() or 1, progress=progress)
+    else:
+        with _torch_threads(threads or 1):
+            trained = train(plan, device=device, progress=progress)
     trained.require_finite(plan)
     return trained
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -49,9 +49,10 @@ def train(plan: TrainingPlan, *, threads: int, progress: Progress) -> Trained:
     losses = np.full((count, plan.recipe.epochs), np.nan)
     total = sum(plan.steps(member) for member in members)
 
-    def report(steps: int, member: int, epoch: int) -> None:
+    def report(steps: int, latest: int) -> None:
+        member, epoch = divmod(latest, plan.recipe.epochs)
         m = members[member]
-        note = f"seed {m.seed}, held out {m.held_out}, epoch {epoch}" if epoch >= 0 else ""
+        note = f"seed {m.seed}, held out {m.held_out}, epoch {epoch + 1}" if latest >= 0 else ""
         progress(steps, total, note)
 
     _kernel.train(
