@@ -165,7 +165,9 @@ class TrainingNeeds:
 class Compute:
     """What trains: `auto` takes the fastest that this machine has."""
 
-    engine: str = _choice("auto", "auto, native (compiled), batched (torch, all at once), reference (a plain loop).")
+    engine: str = _choice(
+        "auto", "auto, native (compiled), batched (torch, all at once), reference (a plain loop)."
+    )
     device: str = _choice("auto", "auto, cpu or cuda.")
     threads: int | None = _choice(None, "Threads of the engine; by default what suits it.")
 

@@ -7,7 +7,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from loso.engine import _kernel
+from loso.engine._kernel import Recipe as KernelRecipe
+from loso.engine._kernel import instruction_sets
+from loso.engine._kernel import train as train_in_kernel
 from loso.engine.counter import keep_threshold
 from loso.engine.network import Network, first_network, layer_shapes
 from loso.engine.plan import Trained, TrainingPlan
@@ -23,7 +25,7 @@ def instruction_set() -> str:
 
     BadSettings where this machine does not run that one.
     """
-    here = _kernel.instruction_sets()
+    here = instruction_sets()
     wanted = os.environ.get("LOSO_ISA", here[0])
     if wanted not in here:
         raise BadSettings(
@@ -55,7 +57,7 @@ def train(plan: TrainingPlan, *, threads: int, progress: Progress) -> Trained:
         note = f"seed {m.seed}, held out {m.held_out}, epoch {epoch + 1}" if latest >= 0 else ""
         progress(steps, total, note)
 
-    _kernel.train(
+    train_in_kernel(
         isa=instruction_set(),
         recipe=_kernel_recipe(plan.recipe, width),
         inputs=np.ascontiguousarray(plan.inputs),
@@ -72,8 +74,8 @@ def train(plan: TrainingPlan, *, threads: int, progress: Progress) -> Trained:
     return Trained(tuple(_network(p, width, plan.recipe) for p in parameters), losses)
 
 
-def _kernel_recipe(recipe: Recipe, inputs: int) -> _kernel.Recipe:
-    return _kernel.Recipe(
+def _kernel_recipe(recipe: Recipe, inputs: int) -> KernelRecipe:
+    return KernelRecipe(
         inputs=inputs,
         hidden=recipe.hidden,
         depth=recipe.depth,
