@@ -116,7 +116,7 @@ class Dropout {
             stride +
         static_cast<std::uint32_t>(key);
     const auto key_high = static_cast<std::uint32_t>(key >> 32);
-    Words<T> counter;
+    Words<T> counter{};
     for (int i = 0; i < lanes<T>; ++i)
       counter[i] = first + 16 * stride * static_cast<std::uint32_t>(i);
     for (std::ptrdiff_t unit = 0; unit < width; unit += lanes<T>) {
@@ -135,8 +135,8 @@ class Dropout {
 
   Vec<T> mask(Words<T> bits) const {
     using Long = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-    using Longs = VectorOf<Long, lanes<T>>::Type;
-    using Ints = VectorOf<std::int32_t, lanes<T>>::Type;
+    using Longs = typename VectorOf<Long, lanes<T>>::Type;
+    using Ints = typename VectorOf<std::int32_t, lanes<T>>::Type;
     const Ints kept = __builtin_bit_cast(Ints, bits) < threshold_;
     const Longs scale = __builtin_bit_cast(Longs, spread(scale_));
     return __builtin_bit_cast(Vec<T>, __builtin_convertvector(kept, Longs) & scale);

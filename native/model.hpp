@@ -126,7 +126,7 @@ class Model {
       for (int i = 0; i < layout_.width(); i += half)
         sum += load(weights + i) * load(last + b * stride_ + i);
       const T error = sum_of<T>(sum) + *parameters_.at(layout_.score_bias()) - target[b];
-      loss += static_cast<double>(error) * static_cast<double>(error);
+      loss += static_cast<double>(error * error);
       score_slope[b] = 2 * share * error;
     }
     return loss;

@@ -98,11 +98,11 @@ def _flat(network: Network) -> NDArray[np.floating]:
     )
 
 
-def _network(flat: NDArray[np.floating], inputs: int, recipe: Recipe) -> Network:
+def _network(parameters: NDArray[np.floating], inputs: int, recipe: Recipe) -> Network:
     weights, biases, start = [], [], 0
     for out, into in layer_shapes(inputs, recipe):
         stop = start + out * into
-        weights.append(flat[start:stop].reshape(out, into))
-        biases.append(flat[stop : stop + out])
+        weights.append(parameters[start:stop].reshape(out, into))
+        biases.append(parameters[stop : stop + out])
         start = stop + out
     return Network(tuple(weights), tuple(biases))
