@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import mpmath
@@ -17,7 +18,7 @@ from scipy.special import ndtr
 
 from loso.corpus.load import load_corpus
 from loso.data import demo_corpus_path
-from loso.engine import Member, TrainingPlan, _kernel, choose, native, train_members
+from loso.engine import Member, TrainingPlan, choose, train_members
 from loso.engine.counter import Purpose, dropout_bits, fold_in, keep_threshold, member_key, shuffled
 from loso.engine.network import first_network
 from loso.errors import BadSettings, Diverged, MissingExtra
@@ -26,15 +27,19 @@ from loso.inputs import Scaler, build_inputs
 from loso.progress import silent
 from loso.recipe import Recipe
 
+if find_spec("loso.engine._kernel") is None and shutil.which("c++") is None:
+    pytest.skip("no compiler: loso is installed without its kernel", allow_module_level=True)
+
+from loso.engine import _kernel, native
+
 NATIVE = Path(__file__).parents[1] / "native"
 ISAS = _kernel.instruction_sets()
 
 # The same float64 arithmetic in another order of summation: some units in the last place a step,
 # enlarged by Adam's division by small gradients.
 FLOAT64 = 1e-9
-# The same in float32: each step rounds to 2**-24 and the rounding of one moves the next; after 500
-# steps the engines are some ten thousand roundings apart, 500 * 20 * 6e-8.
-FLOAT32 = 6e-4
+# In float32 a step rounds to 2**-24 and its GELU is exact to 1e-7: 500 steps of that.
+FLOAT32 = 5e-5
 
 
 def make_plan(*, dtype=np.float32, rows=101, members=3, inputs=5, **recipe):
@@ -491,7 +496,7 @@ def test_native_does_not_run_on_cuda():
 
 # The sources, built by hand.
 
-BUILD = ["-std=gnu++20", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+BUILD = ["-std=gnu++20", "-fno-math-errno", "-ffp-contract=fast"]
 FLAGS = {
     "portable": [],
     "avx2": ["-mavx2", "-mfma"],
