@@ -25,12 +25,13 @@ setup: .venv/tested
 bench: .venv/tested
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/corpus.py
+	$(BIN)/python bench/train.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --editable '.[torch]'
 	touch $@
