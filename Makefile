@@ -1,7 +1,10 @@
-# `make demo` and `make test` need python >= 3.11 and a package registry, nothing else.
+# `make demo` and `make test` need python >= 3.11, a C++ compiler and a package registry.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# As a variable, the constraints hold for the environment that the kernel is built in, too.
+INSTALL := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet \
+	--disable-pip-version-check
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
 .PHONY: demo test check lint types setup bench clean
 
@@ -31,11 +34,13 @@ clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
+.venv/bin/python:
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[torch]'
+
+.venv/installed: $(SOURCES) | .venv/bin/python
+	$(INSTALL) --editable .
 	touch $@
 
-.venv/tested: .venv/installed
+.venv/tested: $(SOURCES) | .venv/bin/python
 	$(INSTALL) --editable '.[test]'
-	touch $@
+	touch .venv/installed $@

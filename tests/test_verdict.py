@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from loso.corpus.load import load_corpus
-from loso.errors import BadCorpus, BadEvidence, BadInput, Busy
+from loso.errors import BadCorpus, BadEvidence, BadInput, Busy, CannotRun
 from loso.files import folder_lock, sha256_of
 from loso.gate import evaluate_gate
 from loso.recipe import GateThresholds, Recipe
@@ -118,7 +118,7 @@ def test_a_verdict_that_cannot_be_written_leaves_the_old_one(make_run, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.write_text", disk_full)
-        with pytest.raises(BadInput, match=r"PROMOTE\.json: cannot be written \(No space left"):
+        with pytest.raises(CannotRun, match=r"PROMOTE\.json: cannot be written \(No space left"):
             validate_run(folder, SEEDS)
     assert files_of(folder) == before
 
