@@ -21,6 +21,17 @@ from loso.schema import CANONICAL_6, REQUIRED_NUMBERS, REQUIRED_TEXTS
 REQUIRED = (*REQUIRED_TEXTS, *REQUIRED_NUMBERS)
 
 
+@pytest.fixture(scope="module", params=["polars", "compiled"], autouse=True)
+def reader(request):
+    """Each way to read whole lines, in turn."""
+    if request.param == "compiled" and jsonl.read_flat is None:
+        pytest.skip("loso is installed without its compiled reader")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "polars":
+            patch.setattr(jsonl, "read_flat", None)
+        yield request.param
+
+
 def row(frame_index=0, **changes):
     features = dict.fromkeys(CANONICAL_6, 0.5)
     return {
@@ -285,6 +296,7 @@ def test_colons_in_a_text_do_not_need_the_slow_way(save, monkeypatch):
 
 
 def test_required_numbers_may_be_written_either_way_in_one_reading(save, monkeypatch):
+    monkeypatch.setattr(jsonl, "read_flat", None)
     monkeypatch.setattr(jsonl, "_SAMPLE", 1)
     read = jsonl._read
     samples = []
