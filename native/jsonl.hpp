@@ -18,6 +18,8 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <system_error>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -369,7 +371,10 @@ inline std::optional<Table> read_flat(std::string_view content, std::size_t thre
   if (!form) return std::nullopt;
   std::vector<Part> parts = parts_of(content, threads);
   in_threads(parts, [&](Part& part) {
-    each_line(part.content, [&](std::string_view) { return ++part.rows != 0; });
+    each_line(part.content, [&](std::string_view) {
+      ++part.rows;
+      return true;
+    });
     part.doubles.resize(form->fields.size());
     part.codes.resize(form->fields.size());
     part.final_codes.resize(form->fields.size());
