@@ -1,10 +1,12 @@
 import math
+import os
 import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -540,3 +542,14 @@ def test_instruction_sets_share_no_code(tmp_path):
 def test_other_compilers_take_the_portable_kernel(command, tmp_path):
     build(command, "-O1", "-Wall", "-Wextra", "-Werror", "-c", NATIVE / "kernel.cpp", "-o",
           tmp_path / "kernel.o")  # fmt: skip
+
+
+def test_the_package_installs_without_a_compiler(tmp_path):
+    pytest.importorskip("scikit_build_core")
+    code = "import sys; from scikit_build_core.build import build_wheel; build_wheel(sys.argv[1])"
+    false = shutil.which("false")
+    python(code, str(tmp_path), cwd=NATIVE.parent, env=os.environ | {"CC": false, "CXX": false})
+    (wheel,) = tmp_path.glob("*-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "loso/engine/native.py" in names
+    assert not [name for name in names if name.endswith(".so")]
