@@ -12,14 +12,6 @@ namespace {
 using loso::Kernel;
 
 template <class T>
-const loso::Functions<T>& functions_of(const Kernel& kernel) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return kernel.single;
-  else
-    return kernel.twice;
-}
-
-template <class T>
 struct Task {
   loso::Recipe recipe;
   std::vector<T> inputs;
@@ -56,7 +48,7 @@ struct Task {
                       static_cast<std::int64_t>(rows.size() - std::min(m, rows.size() - 1)),
                       mean.data(), std.data(), &parameters[m * first.size()],
                       &losses[m * static_cast<std::size_t>(recipe.epochs)]});
-    loso::train_all<T>(functions_of<T>(kernel), recipe, {inputs.data(), target.data()}, list,
+    loso::train_all<T>(loso::functions_of<T>(kernel), recipe, {inputs.data(), target.data()}, list,
                        threads, [](const loso::Watch&) {});
     return parameters;
   }

@@ -64,9 +64,8 @@ struct Functions {
 
 struct Kernel {
   const char* name;
-  bool (*runs_here)();
-  Functions<float> single;
-  Functions<double> twice;
+  Functions<float> in_float;
+  Functions<double> in_double;
   double (*fma_peak)(double seconds);  // floating-point operations a second on one core
 };
 

@@ -133,23 +133,10 @@ double fma_peak(double seconds) {
   return total > 0.0F ? best : 0.0;
 }
 
-bool runs_here() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("fma");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
 }  // namespace
 
 extern const Kernel kernel{
     LOSO_NAME(LOSO_ISA),
-    runs_here,
     {train<float>, loss_and_gradient<float>, gelu_of<float>},
     {train<double>, loss_and_gradient<double>, gelu_of<double>},
     fma_peak,

@@ -1,4 +1,4 @@
-// The kernels that were built, the fastest first.
+// The kernels that were built.
 #pragma once
 
 #include <vector>
@@ -17,6 +17,17 @@ extern const Kernel kernel;
 #endif
 namespace portable {
 extern const Kernel kernel;
+}
+
+// Those that this machine runs, the fastest first.
+std::vector<const Kernel*> kernels_here();
+
+template <class T>
+const Functions<T>& functions_of(const Kernel& kernel) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return kernel.in_float;
+  else
+    return kernel.in_double;
 }
 
 }  // namespace loso

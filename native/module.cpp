@@ -20,30 +20,10 @@ using In = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::
 template <class T, int Dimensions>
 using Out = nb::ndarray<T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 
-std::vector<const Kernel*> kernels_here() {
-  std::vector<const Kernel*> kernels;
-  for (const Kernel* kernel : {
-#if defined(LOSO_X86)
-         &avx512::kernel, &avx2::kernel,
-#endif
-             &portable::kernel
-       })
-    if (kernel->runs_here()) kernels.push_back(kernel);
-  return kernels;
-}
-
 const Kernel& kernel_called(const std::string& isa) {
   for (const Kernel* kernel : kernels_here())
     if (kernel->name == isa) return *kernel;
   throw nb::value_error(("this machine does not run " + isa).c_str());
-}
-
-template <class T>
-const Functions<T>& functions_of(const Kernel& kernel) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return kernel.single;
-  else
-    return kernel.twice;
 }
 
 void require(bool holds, const char* what) {

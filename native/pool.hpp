@@ -8,8 +8,8 @@
 
 namespace loso {
 
-// `poll` is called from the calling thread every fiftieth of a second or so while others work; an
-// exception from it stops them within a step and is passed on.
+// The calling thread calls `poll` now and then while others work, and once at the end; an exception
+// from it stops them within a step and is passed on.
 template <class T>
 void train_all(const Functions<T>& functions, const Recipe& recipe, const Corpus<T>& corpus,
                const std::vector<Member<T>>& members, int threads,
