@@ -230,3 +230,12 @@ def test_seeds_killed_between_are_finished_later(corpus, folder, trained_seeds, 
     monkeypatch.setattr(loso.run_folder, "_write_seed", write)
     train_into(folder, corpus, SHORT, [0, 1, 2], compute=plain)
     assert trained_seeds == [[0], [1], [1], [2]]
+
+
+def test_only_what_trained_is_recorded(corpus, folder):
+    """The native engine runs where torch is not installed, and asks for no version of it."""
+    pytest.importorskip("loso.engine._kernel")
+    train_into(folder, corpus, SHORT, [0], compute=Compute(engine="native"))
+    assert "torch" not in read_seed_file(folder / "loso_seed0.json").versions
+    train_into(folder, corpus, SHORT, [1], compute=Compute(engine="batched"))
+    assert "torch" in read_seed_file(folder / "loso_seed1.json").versions

@@ -140,7 +140,7 @@ def _unscored(
     corpus: Corpus, recipe: Recipe, exclude_sources: Sequence[str], *, engine: str, device: str
 ) -> dict[str, Any]:
     """Return the keys of a seed file that are known before training: its fingerprint."""
-    packages = ("loso", "numpy", "polars", "torch")
+    packages = ["loso", "numpy", "polars", *([] if engine == "native" else ["torch"])]
     return {
         "schema_version": SCHEMA_VERSION,
         "corpus": str(corpus.path),
