@@ -129,6 +129,13 @@ def test_a_seed_of_another_making_is_replaced_by_force_alone(
     assert trained_seeds == [[0], [0]]
 
 
+def test_seeds_of_one_folder_are_of_one_making(corpus, folder):
+    train_into(folder, corpus, SHORT, [0, 1])
+    with pytest.raises(BadInput, match=r"loso_seed0.json: this seed was trained with another lr"):
+        train_into(folder, corpus, replace(SHORT, lr=1e-3), [2])
+    assert not (folder / "loso_seed2.json").exists()
+
+
 @pytest.mark.parametrize("name", ["loso_seed0.json", "oof_seed0.parquet", "losses.parquet"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_seed_that_is_not_whole_is_trained_again(corpus, folder, trained_seeds, name, damage):
@@ -237,5 +244,5 @@ def test_only_what_trained_is_recorded(corpus, folder):
     pytest.importorskip("loso.engine._kernel")
     train_into(folder, corpus, SHORT, [0], compute=Compute(engine="native"))
     assert "torch" not in read_seed_file(folder / "loso_seed0.json").versions
-    train_into(folder, corpus, SHORT, [1], compute=Compute(engine="batched"))
-    assert "torch" in read_seed_file(folder / "loso_seed1.json").versions
+    train_into(folder, corpus, SHORT, [0], compute=Compute(engine="batched"), force=True)
+    assert "torch" in read_seed_file(folder / "loso_seed0.json").versions

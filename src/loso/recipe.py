@@ -65,8 +65,9 @@ def check_seeds(seeds: Iterable[int], *, least: int = 1) -> tuple[int, ...]:
     good = all(type(seed) is int and 0 <= seed <= MOST_SEED for seed in given)
     if not good or len(given) < least or len(set(given)) < len(given):
         raise BadSettings(
-            f"seeds must be whole numbers in 0..{MOST_SEED}, each once, at least {least}",
+            f"seeds must be whole numbers in 0..{MOST_SEED}, each once, {least} of them or more",
             found=", ".join(map(str, given)) or "none",
+            fix="give --seeds 0,1,2,3,4",
         )
     return given
 

@@ -167,14 +167,14 @@ def _unscored(
 def _seeds_to_keep(
     out_dir: Path, seeds: Sequence[int], fingerprint: dict[str, Any], losses: pl.DataFrame
 ) -> list[int]:
-    """Return the seeds that need no training; BadInput where one of another making is in the way.
+    """Return the seeds that need no training; BadInput where any seed there is of another making.
 
-    A damaged record, a dry run, and a record whose predictions or losses are not whole are worth
-    nothing: those seeds are trained again.
+    One gate judges all seeds of a folder, so they must not differ. A damaged record, a dry run,
+    and a record whose predictions or losses are not whole are worth nothing: those seeds are
+    trained again.
     """
     kept = []
-    for seed in seeds:
-        path = out_dir / seed_file_name(seed)
+    for path in sorted(out_dir.glob("loso_seed*.json")):
         try:
             found = read_seed_file(path)
         except BadInput:
@@ -191,9 +191,10 @@ def _seeds_to_keep(
                     found=f"{getattr(found, key)}",
                     fix="choose another --out-dir, or replace it with --force",
                 )
-        if seed in losses["seed"] and _predictions_are_whole(out_dir, found):
-            kept.append(seed)
-    return kept
+        whole = found.seed in losses["seed"] and _predictions_are_whole(out_dir, found)
+        if whole:
+            kept.append(found.seed)
+    return [seed for seed in seeds if seed in kept]
 
 
 def _predictions_are_whole(out_dir: Path, record: SeedFile) -> bool:

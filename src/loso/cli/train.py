@@ -89,7 +89,7 @@ def train(
         print_json(_trained_record(out_dir, trained))
     else:
         _print_trained(trained)
-        if not dry_run:
+        if not dry_run and len(chosen) > 1:  # one seed cannot be judged
             words = ["loso", "validate", str(out_dir), "--corpus", str(corpus)]
             words += [] if chosen == DEFAULT_SEEDS else ["--seeds", seeds]
             words += [word for column in keys for word in ("--key", column)]
