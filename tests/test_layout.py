@@ -20,9 +20,10 @@ corpus corpus.jsonl corpus.rows corpus.load corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
-seedfile crossval run_folder evidence recheck gate diagnosis verdict
+seedfile crossval run_folder evidence recheck intervals calibration gate diagnosis verdict
+modelfile onnx_graph signing export registry verify predict evaluate sklearn
 data pipeline
-cli.console cli.options cli.settings cli.corpus cli.judge cli.train cli
+cli.console cli.options cli.settings cli.corpus cli.judge cli.model cli.predict cli.train cli
 """.split()
 
 HEAVY = {
@@ -30,7 +31,11 @@ HEAVY = {
     "imageio_ffmpeg": {"video.ffmpeg"},
     "subprocess": {"video.ffmpeg"},
     "filelock": {"files"},
+    "model_signing": {"signing"},
+    "onnx": {"onnx_graph"},
+    "onnxruntime": {"onnx_graph"},
     "pandas": set(),
+    "sklearn": {"sklearn"},
     "scipy": {"diagnosis", "engine.network"},
 }
 
@@ -83,7 +88,8 @@ def test_a_module_imports_only_what_stands_before_it(name, tree):
     ["import loso", "from loso.cli import app", "import loso.gate", "import loso.pipeline"],
 )
 def test_nothing_heavy_loads_before_it_is_needed(command):
-    heavy = {"torch", "scipy", "pandas", "sklearn", "imageio_ffmpeg", "rich.progress"}
+    heavy = {"torch", "scipy", "onnx", "onnxruntime", "pandas", "sklearn", "imageio_ffmpeg"}
+    heavy |= {"rich.progress"}
     if command in {"import loso", "from loso.cli import app"}:
         heavy |= {"numpy", "polars", "pydantic"}
     code = f"{command}; import sys; print(*sorted(set(sys.modules) & {heavy!r}))"

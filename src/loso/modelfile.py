@@ -1,0 +1,232 @@
+"""What a model folder holds: the names of its files and the records in them.
+
+    <stem>.json                the manifest of the ensemble
+    <stem>.onnx                raw inputs in, score with interval out
+    <stem>_seed{N}.onnx        a member: standardised inputs in, score out
+    <stem>_seed{N}.json        its sidecar
+    registry.json              which graphs there are, and which of them are for production
+    <stem>.promotion.json      on what grounds they are
+    MODEL_CARD.md, SHA256SUMS
+
+Others wrote folders in this layout too, with fewer keys: what they may lack is optional here, and
+`loso verify` says what is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from loso.errors import BadInput
+from loso.files import read_json
+from loso.intervals import Rule
+from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS
+
+__all__ = [
+    "DEFAULT_STEM",
+    "ENSEMBLE_OUTPUTS",
+    "INPUT_NAMES",
+    "MEMBER_OUTPUTS",
+    "MODEL_CARD",
+    "OPSET",
+    "REGISTRY_FILE",
+    "SIGNATURE_FILE",
+    "SUMS_FILE",
+    "Confidence",
+    "Manifest",
+    "MemberEntry",
+    "Registry",
+    "RegistryEntry",
+    "Sidecar",
+    "find_manifest",
+    "member_stem",
+    "promotion_name",
+    "read_record",
+]
+
+DEFAULT_STEM: Final = "fr_regressor_v2_ensemble_v1"
+REGISTRY_FILE: Final = "registry.json"
+SUMS_FILE: Final = "SHA256SUMS"
+MODEL_CARD: Final = "MODEL_CARD.md"
+SIGNATURE_FILE: Final = "model.sig"
+OPSET: Final = 17
+INPUT_NAMES: Final = ("features", "codec_onehot")
+MEMBER_OUTPUTS: Final = ("score",)
+ENSEMBLE_OUTPUTS: Final = ("mu", "sigma", "lower", "upper")
+
+R = TypeVar("R", bound=BaseModel)
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=200)]
+"""A name in the folder itself: no separators, so nothing outside it can be named."""
+
+
+class _Record(BaseModel):
+    # Keys of other makers are ignored; a number that is not finite is refused.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class MemberEntry(_Record):
+    """A member as the manifest lists it."""
+
+    id: str
+    onnx: _FileName
+    seed: Annotated[int, Field(ge=0)]
+    sha256: _Sha256
+
+
+class Confidence(_Record):
+    """How wide the intervals are and what supports them.
+
+    `by_pool` is None in folders of the replaced exporter, whose interval is Gaussian.
+    `nominal_coverage` is the level of the ensemble graph's bounds.
+    """
+
+    method: str
+    nominal_coverage: Annotated[float, Field(gt=0, lt=1)]
+    n_calibration_sources: Annotated[int, Field(ge=1)] | None = None
+    by_pool: dict[str, Rule] | None = None
+    gaussian_z: float | None = None
+    measured_coverage: dict[str, Any] | None = None
+
+
+class Manifest(_Record):
+    """The ensemble: its members, what its inputs mean, how sure it is, whether it is a trial."""
+
+    id: str
+    kind: Literal["fr_ensemble"]
+    ensemble_size: Annotated[int, Field(ge=1)]
+    members: tuple[MemberEntry, ...]
+    feature_order: tuple[str, ...]
+    feature_mean: tuple[float, ...]
+    feature_std: tuple[Annotated[float, Field(gt=0)], ...]
+    encoder_vocab: Annotated[
+        tuple[str, ...], Field(validation_alias=AliasChoices("encoder_vocab", "codec_vocab"))
+    ]
+    encoder_vocab_version: Annotated[
+        int, Field(validation_alias=AliasChoices("encoder_vocab_version", "codec_vocab_version"))
+    ]
+    smoke: bool
+    confidence: Confidence | None = None
+    eval: dict[str, Any] | None = None
+    onnx: _FileName | None = None
+    sha256: _Sha256 | None = None
+    target: str = "vmaf"
+    target_range: tuple[float, float] | None = None
+    cq_min: float | None = None
+    cq_max: float | None = None
+    preset_constant: float | None = None
+    training_ranges: dict[str, tuple[float, float]] | None = None
+    encoders_seen: tuple[str, ...] | None = None
+
+
+class SidecarCorpus(_Record):
+    """The corpus that a member was fitted on."""
+
+    path: str | None = None
+    sha256: str | None = None
+    n_rows: int | None = None
+    cq_min: float | None = None
+    cq_max: float | None = None
+
+
+class Sidecar(_Record):
+    """A member's own record; `gate` repeats what the verdict said of it."""
+
+    id: str
+    seed: Annotated[int, Field(ge=0)]
+    onnx: _FileName
+    sha256: _Sha256
+    kind: str = "fr"
+    opset: int | None = None
+    ensemble_id: str | None = None
+    codec_aware: bool | None = None
+    codec_block_layout: tuple[str, ...] = CODEC_BLOCK_COLUMNS
+    encoder_vocab: tuple[str, ...] | None = None
+    encoder_vocab_version: int | None = None
+    feature_order: tuple[str, ...] = CANONICAL_6
+    feature_mean: tuple[float, ...]
+    feature_std: tuple[Annotated[float, Field(gt=0)], ...]
+    input_names: tuple[str, ...] = INPUT_NAMES
+    output_names: tuple[str, ...] = MEMBER_OUTPUTS
+    corpus: SidecarCorpus = SidecarCorpus()
+    training_recipe: dict[str, Any] = {}
+    gate: dict[str, Any] = {}
+    loso_mean_plcc: float | None = None
+    notes: str = ""
+
+
+class RegistryEntry(_Record):
+    """One graph; no other keys are written."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+    kind: Literal["fr", "nr"]
+    onnx: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_./-]*\.onnx$", max_length=256)]
+    sha256: _Sha256
+    opset: Annotated[int, Field(ge=7, le=21)] | None = None
+    smoke: bool = False
+    notes: Annotated[str, Field(max_length=512)] = ""
+
+
+class Registry(_Record):
+    """Which graphs there are, and which of them are for production."""
+
+    schema_version: int
+    models: tuple[RegistryEntry, ...]
+
+
+def member_stem(stem: str, seed: int) -> str:
+    """Return what the files of a member are called, up to the suffix.
+
+    >>> member_stem("fr", 3)
+    'fr_seed3'
+    """
+    return f"{stem}_seed{seed}"
+
+
+def promotion_name(stem: str) -> str:
+    """Return the name of the file that says why members are for production.
+
+    >>> promotion_name("fr")
+    'fr.promotion.json'
+    """
+    return f"{stem}.promotion.json"
+
+
+def find_manifest(folder: Path) -> Path:
+    """Return the manifest in a model folder; BadInput where there is none, or more than one."""
+    if not folder.is_dir():
+        raise BadInput("not a model folder", where=str(folder), fix="name the folder of an export")
+    found = [path for path in sorted(folder.glob("*.json")) if _is_manifest(path)]
+    if len(found) != 1:
+        raise BadInput(
+            "not a model folder",
+            where=str(folder),
+            expected="one manifest of kind fr_ensemble",
+            found=", ".join(path.name for path in found) or "none",
+        )
+    return found[0]
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = read_json(path)
+    except BadInput:
+        return False
+    return isinstance(content, dict) and content.get("kind") == "fr_ensemble"
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Return the record of `kind` in a JSON file; BadInput names the key and what it needs."""
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the record"
+        raise BadInput(
+            f"{key} cannot be used: {first['msg']}",
+            where=str(path),
+            found=repr(first["input"])[:80],
+        ) from None
