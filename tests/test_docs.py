@@ -286,9 +286,14 @@ def test_every_exit_code_is_documented():
 # -- docs/cli.md ----------------------------------------------------------------------------------
 
 
+def real(command):
+    """The command itself, where what stands in the list is only its name and its line."""
+    return command.load() if hasattr(command, "load") else command
+
+
 def commands(command=None, words=("loso",)):
     """Every command of the program that does something, by its words, and the root."""
-    command = command or typer.main.get_command(app)
+    command = real(command or typer.main.get_command(app))
     children = getattr(command, "commands", {})
     if not children or len(words) == 1:
         yield " ".join(words), command
@@ -317,6 +322,11 @@ def default(parameter):
     if value is None or value is False or value in ("", []):
         return "-"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_the_list_of_verbs_says_what_each_says_of_itself():
+    for name, verb in COMMANDS["loso"].commands.items():
+        assert verb.load().help.split("\n\n")[0].replace("\n", " ") == verb.help, name
 
 
 def test_every_command_has_its_section_and_its_line():
@@ -374,7 +384,7 @@ def split(words):
     command, at = COMMANDS["loso"], 1
     while hasattr(command, "commands") and at < len(words) and not words[at].startswith("-"):
         assert words[at] in command.commands, f"no such command: {shlex.join(words)}"
-        command, at = command.commands[words[at]], at + 1
+        command, at = real(command.commands[words[at]]), at + 1
     return command, words[at:]
 
 

@@ -97,6 +97,29 @@ def test_nothing_heavy_loads_before_it_is_needed(command):
     assert found.stdout.strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--help", "cli errors"),
+        ("--version", "cli errors"),
+        (
+            "gate --help",
+            "cli cli.console cli.judge cli.options cli.settings errors progress recipe",
+        ),
+    ],
+)
+def test_a_command_loads_its_own_modules_only(words, expected):
+    code = (
+        "import sys; from loso.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(n.removeprefix('loso.') for n in sys.modules if n.startswith('loso.')))"
+    )
+    run = [sys.executable, "-c", code, *words.split()]
+    lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[-1].split() == expected.split()
+
+
 def test_public_names_are_sorted_and_real():
     assert loso.__all__ == sorted(loso.__all__)
     assert set(loso.__all__) == set(loso._HOMES)

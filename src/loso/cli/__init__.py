@@ -4,26 +4,79 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from loso.cli.corpus import app as corpus_app
-from loso.cli.judge import gate, validate
-from loso.cli.train import demo, run, train
 from loso.errors import LosoError
 
 __all__ = ["app", "main"]
 
+_VERBS: Final = {
+    "demo": (
+        "train:demo",
+        "Take the corpus inside this package the whole way: train, gate, verdict.",
+    ),
+    "corpus": ("corpus:app", "Corpora of measured frames: build them, check them."),
+    "train": (
+        "train:train",
+        "Train every seed with each source held out once; write scores and predictions.",
+    ),
+    "run": ("train:run", "Check the corpus, train, validate: the operator's one command."),
+    "gate": (
+        "judge:gate",
+        "Hold the scores in a run's seed files against the limits: exit 0 pass, 1 fail.",
+    ),
+    "validate": (
+        "judge:validate",
+        "Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.",
+    ),
+}
+"""For every verb the module and name of what it calls, and its line in the list of verbs."""
+
+
+class _Verb(TyperCommand):
+    """A verb whose module loads when it is called: start-up must not grow with every verb."""
+
+    def __init__(self, name: str, home: str, text: str) -> None:
+        super().__init__(name, help=text)
+        self.home = home
+
+    def load(self) -> Any:
+        """Return the real command."""
+        module, name = self.home.split(":")
+        found = getattr(import_module(f"loso.cli.{module}"), name)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, context_settings=_CONTEXT)
+            single.command(self.name)(found)
+            found = single
+        return typer.main.get_command(found)
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        return self.load().make_context(*args, **extra)
+
+
+class _Verbs(TyperGroup):
+    """The verbs, each by its name and line until it is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (home, text) in _VERBS.items():
+            self.add_command(_Verb(name, home, text))
+
+
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="loso",
+    cls=_Verbs,
     help="Train small video-quality regressors, and judge them on sources they have never seen.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
-
-app.add_typer(corpus_app, name="corpus")
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,10 +97,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-for command in (demo, train, run, gate, validate):
-    app.command()(command)
 
 
 def main() -> None:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Corpora of measured frames: build them, check them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Corpora of measured frames: build them, check them.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 _RAW = "Raw YUV clips"
 
