@@ -18,7 +18,7 @@ metrics.correlation metrics.error metrics
 video video.encoders video.ffmpeg video.clips video.measure
 corpus corpus.jsonl corpus.rows corpus.load corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
-folds inputs
+features folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals calibration gate diagnosis verdict
 modelfile onnx_graph signing export registry verify predict evaluate sklearn
