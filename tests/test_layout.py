@@ -14,14 +14,14 @@ PACKAGE = Path(loso.__file__).parent
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
 errors files schema recipe progress
-metrics.correlation metrics.error metrics
+metrics.correlation metrics.error metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.measure
 corpus corpus.jsonl corpus.rows corpus.load corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 features folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals calibration gate diagnosis verdict
-modelfile onnx_graph signing export registry verify predict evaluate sklearn
+modelfile onnx_build onnx_graph signing model_card export registry verify predict evaluate sklearn
 data pipeline
 cli.console cli.options cli.settings cli.corpus cli.judge cli.model cli.predict cli.train cli
 """.split()
@@ -32,7 +32,7 @@ HEAVY = {
     "subprocess": {"video.ffmpeg"},
     "filelock": {"files"},
     "model_signing": {"signing"},
-    "onnx": {"onnx_graph"},
+    "onnx": {"onnx_build", "onnx_graph"},
     "onnxruntime": {"onnx_graph"},
     "pandas": set(),
     "sklearn": {"sklearn"},
