@@ -678,3 +678,21 @@ def test_too_little_to_train_on_is_refused(make_corpus):
         r"once, found 1 \(ant\); add clips of other sources: docs/runbook.md, step 0$",
     ):
         require_trainable(alone, TrainingNeeds())
+
+
+def with_rate(i, row, **more):
+    row.update({"bitrate_kbps": 900.0 + i, "fps": 25.0, "height": 360}, **more)
+
+
+def test_bits_per_pixel_follow_from_bitrate_rate_and_size(make_corpus):
+    corpus = load_corpus(make_corpus(edit=lambda i, row: with_rate(i, row, width=640)))
+    assert corpus.rows["bits_per_pixel"][3] == pytest.approx(903_000 / (640 * 360 * 25))
+    assert corpus.warnings == ()
+
+    corpus = load_corpus(make_corpus("narrow.jsonl", edit=with_rate))
+    assert corpus.rows["bits_per_pixel"][0] == pytest.approx(900_000 / (640 * 360 * 25))
+    assert corpus.warnings == ("no column width: bits_per_pixel takes it as 16:9 of the height",)
+
+    given = make_corpus("given.jsonl", edit=lambda i, row: with_rate(i, row, bits_per_pixel=0.5))
+    assert set(load_corpus(given).rows["bits_per_pixel"]) == {0.5}
+    assert "bits_per_pixel" not in load_corpus(make_corpus("none.jsonl")).rows.columns

@@ -16,7 +16,7 @@ ORDER = """
 errors files schema recipe progress
 metrics.correlation metrics.error metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.measure
-corpus corpus.jsonl corpus.rows corpus.load corpus.check
+corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 features folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine

@@ -30,7 +30,8 @@ class Corpus:
     """Rows in file order, and the bytes they came from.
 
     `rows` has the required columns first (`src` and `encoder` String, `frame_index` Int64, the
-    others Float64), then every other column of the file. `sha256` is that of the file as stored,
+    others Float64), then every other column of the file, and `bits_per_pixel` where bitrate, rate
+    and size give it. `sha256` is that of the file as stored,
     `unknown_encoders` counts the rows of each encoder outside the vocabulary, `warnings` are
     sentences for people, and `key` names the columns given beside those that always name a row.
     """
@@ -72,14 +73,14 @@ def load_corpus(path: str | Path, *, key: Sequence[str] = ()) -> Corpus:
     content = _read_bytes(path)
     with ThreadPoolExecutor(max_workers=1) as beside:  # a sixth of the time, so beside the rest
         digest = beside.submit(hashlib.sha256, content)
-        rows = _read_rows(content, path, key)
+        rows, derived = _with_bits_per_pixel(_read_rows(content, path, key))
     unknown = _unknown_encoders(rows)
     return Corpus(
         path=path,
         sha256=digest.result().hexdigest(),
         rows=rows,
         unknown_encoders=unknown,
-        warnings=_warnings(unknown),
+        warnings=(*_warnings(unknown), *derived),
         key=tuple(key),
     )
 
@@ -158,6 +159,23 @@ def _read_parquet(content: bytes, where: str) -> pl.DataFrame:
         raise BadCorpus(
             f"not a whole Parquet file ({reason})", where=where, fix="copy or write it again"
         ) from None
+
+
+def _with_bits_per_pixel(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return `rows` with the bits that a pixel of the coded video costs, and what was assumed."""
+    needed = ("bitrate_kbps", "fps", "height")
+    have = all(name in rows.columns and rows[name].dtype.is_numeric() for name in needed)
+    if "bits_per_pixel" in rows.columns or not have:
+        return rows, ()
+    warnings: tuple[str, ...] = ()
+    height = pl.col("height").cast(pl.Float64)
+    width = height * 16 / 9
+    if "width" in rows.columns and rows["width"].dtype.is_numeric():
+        width = pl.col("width")
+    else:
+        warnings = ("no column width: bits_per_pixel takes it as 16:9 of the height",)
+    pixels = width * height * pl.col("fps")
+    return rows.with_columns(bits_per_pixel=1000 * pl.col("bitrate_kbps") / pixels), warnings
 
 
 def _unknown_encoders(rows: pl.DataFrame) -> dict[str, int]:
