@@ -14,6 +14,7 @@ Others wrote folders in this layout too, with fewer keys: what they may lack is 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -37,10 +38,12 @@ __all__ = [
     "Confidence",
     "Manifest",
     "MemberEntry",
+    "Promotion",
     "Registry",
     "RegistryEntry",
     "Sidecar",
     "find_manifest",
+    "is_member_of",
     "member_stem",
     "promotion_name",
     "read_record",
@@ -118,6 +121,8 @@ class Manifest(_Record):
     cq_min: float | None = None
     cq_max: float | None = None
     preset_constant: float | None = None
+    corpus_sha256: _Sha256 | None = None
+    verdict_sha256: _Sha256 | None = None
     training_ranges: dict[str, tuple[float, float]] | None = None
     encoders_seen: tuple[str, ...] | None = None
 
@@ -155,14 +160,37 @@ class Sidecar(_Record):
     training_recipe: dict[str, Any] = {}
     gate: dict[str, Any] = {}
     loso_mean_plcc: float | None = None
+    verdict_sha256: _Sha256 | None = None
+    evidence: dict[str, Any] | None = None
     notes: str = ""
 
 
+class Promotion(_Record):
+    """On what grounds members are for production, or why they no longer are.
+
+    `verdict_sha256` is that of the verdict's file, `evidence` what it says it judged, `members` the
+    sha256 of each member's graph by its id.
+    """
+
+    id: str
+    state: Literal["promoted", "withdrawn"]
+    at_utc: str
+    reason: str = ""
+    verdict_sha256: _Sha256 | None = None
+    verdict_generated_at_utc: str | None = None
+    corpus_sha256: _Sha256 | None = None
+    evidence: dict[str, Any] = {}
+    members: dict[str, _Sha256] = {}
+
+
 class RegistryEntry(_Record):
-    """One graph; no other keys are written."""
+    """One graph; no other keys are written.
+
+    `kind` is full reference, no reference, or a filter, which others keep beside them.
+    """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-    kind: Literal["fr", "nr"]
+    kind: Literal["fr", "nr", "filter"]
     onnx: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_./-]*\.onnx$", max_length=256)]
     sha256: _Sha256
     opset: Annotated[int, Field(ge=7, le=21)] | None = None
@@ -186,6 +214,15 @@ def member_stem(stem: str, seed: int) -> str:
     return f"{stem}_seed{seed}"
 
 
+def is_member_of(stem: str, name: str) -> bool:
+    """Tell whether `name` is what a member of `stem` is called, whatever its seed.
+
+    >>> is_member_of("fr", "fr_seed3"), is_member_of("fr", "fr_seed_3")
+    (True, False)
+    """
+    return re.fullmatch(re.escape(stem) + "_seed[0-9]+", name) is not None
+
+
 def promotion_name(stem: str) -> str:
     """Return the name of the file that says why members are for production.
 
@@ -195,17 +232,23 @@ def promotion_name(stem: str) -> str:
     return f"{stem}.promotion.json"
 
 
-def find_manifest(folder: Path) -> Path:
-    """Return the manifest in a model folder; BadInput where there is none, or more than one."""
+def find_manifest(folder: Path, stem: str | None = None) -> Path:
+    """Return the manifest in a model folder, that of `stem` where several share the folder.
+
+    BadInput where there is none, or more than one and no `stem`.
+    """
     if not folder.is_dir():
         raise BadInput("not a model folder", where=str(folder), fix="name the folder of an export")
     found = [path for path in sorted(folder.glob("*.json")) if _is_manifest(path)]
+    if stem is not None:
+        found = [path for path in found if path.stem == stem]
     if len(found) != 1:
         raise BadInput(
             "not a model folder",
             where=str(folder),
-            expected="one manifest of kind fr_ensemble",
+            expected=f"one manifest of kind fr_ensemble{f', {stem}.json' if stem else ''}",
             found=", ".join(path.name for path in found) or "none",
+            fix="name one of them with --name" if found else "name the folder of an export",
         )
     return found[0]
 
