@@ -19,7 +19,7 @@ from loso.progress import Progress, silent
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.seedfile import FoldScore, Summary, summarise
 
-__all__ = ["LosoRun", "SeedResult", "kept_rows", "run_loso", "score_folds"]
+__all__ = ["LosoRun", "SeedResult", "fit_and_predict", "kept_rows", "run_loso", "score_folds"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,35 @@ def run_loso(
     rows = kept_rows(corpus, exclude_sources)
     inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
     folds = leave_one_source_out(rows["src"].to_numpy())
+    predicted, losses = fit_and_predict(
+        inputs, folds, recipe, seeds, compute=compute, progress=progress
+    )
+    results = []
+    for seed, of_fold, loss in zip(seeds, predicted, losses, strict=True):
+        y_pred = np.empty(len(inputs.target))
+        for fold, of_rows in zip(folds, of_fold, strict=True):
+            y_pred[fold.test] = of_rows
+        predictions = _table(rows, folds, inputs, y_pred)
+        scores = score_folds(predictions, [fold.held_out for fold in folds])
+        results.append(SeedResult(seed, predictions, scores, loss))
+    return LosoRun(tuple(results), inputs.warnings)
+
+
+def fit_and_predict(
+    inputs: Inputs,
+    folds: Sequence[Fold],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    *,
+    compute: Compute,
+    progress: Progress = silent,
+) -> tuple[list[list[NDArray[np.float64]]], NDArray[np.float64]]:
+    """Return for each seed and fold the prediction of its `test` rows, and (seeds, folds, epochs).
+
+    Scaler and network of a fold are fitted on its `train` rows alone; `index` is the fold's address
+    in the randomness of training. The second part holds the losses of training. Diverged where a
+    member leaves the finite numbers.
+    """
     scalers = [Scaler.fit(inputs.matrix[fold.train]) for fold in folds]
     plan = TrainingPlan(
         inputs=inputs.matrix.astype(np.float32),
@@ -88,17 +117,15 @@ def run_loso(
         threads=compute.threads,
         progress=progress,
     )
-    results = []
-    for i, seed in enumerate(seeds):
-        own = slice(i * len(folds), (i + 1) * len(folds))
-        y_pred = np.empty(len(inputs.target))
-        for fold, scaler, network in zip(folds, scalers, trained.networks[own], strict=True):
-            held_out = inputs.matrix[fold.test]
-            y_pred[fold.test] = network.predict(scaler.transform(held_out))
-        predictions = _table(rows, folds, inputs, y_pred)
-        scores = score_folds(predictions, [fold.held_out for fold in folds])
-        results.append(SeedResult(seed, predictions, scores, trained.losses[own]))
-    return LosoRun(tuple(results), inputs.warnings)
+    networks = iter(trained.networks)
+    predicted = [
+        [
+            next(networks).predict(scaler.transform(inputs.matrix[fold.test]))
+            for fold, scaler in zip(folds, scalers, strict=True)
+        ]
+        for _ in seeds
+    ]
+    return predicted, trained.losses.reshape(len(seeds), len(folds), recipe.epochs)
 
 
 def kept_rows(corpus: Corpus, exclude_sources: Sequence[str]) -> pl.DataFrame:

@@ -37,10 +37,18 @@ from loso.seedfile import (
     write_seed_file,
 )
 
-__all__ = ["LOSSES_FILE", "RUN_FILE", "VERDICT_FILES", "TrainedRun", "train_into"]
+__all__ = [
+    "INTERVALS_FILE",
+    "LOSSES_FILE",
+    "RUN_FILE",
+    "VERDICT_FILES",
+    "TrainedRun",
+    "train_into",
+]
 
 RUN_FILE: Final = "run.json"
 LOSSES_FILE: Final = "losses.parquet"
+INTERVALS_FILE: Final = "intervals.json"
 VERDICT_FILES: Final = ("PROMOTE.json", "HOLD.json")
 _LOSSES: Final = {
     "seed": pl.Int64,
@@ -80,8 +88,9 @@ def train_into(
     A seed is kept where its record names the same corpus, recipe, engine and versions, and its
     predictions are the bytes it names. One of another making is refused (BadInput), unless `force`
     replaces it. `dry_run` takes one epoch and marks the files, which no gate accepts and any
-    training replaces. A verdict in the folder is removed before seeds change. What cannot be used
-    is refused before anything is written; Busy where another process works in the folder.
+    training replaces. Verdict and intervals in the folder are removed before seeds change. What
+    cannot be used is refused before anything is written; Busy where another process works in the
+    folder.
     """
     out_dir, started, clock = Path(out_dir), datetime.now(UTC), time.monotonic()
     recipe, compute, seeds = recipe or Recipe(), compute or Compute(), check_seeds(seeds)
@@ -110,7 +119,7 @@ def train_into(
                 progress=progress,
             )
             warnings = run.warnings
-            for name in VERDICT_FILES:
+            for name in (*VERDICT_FILES, INTERVALS_FILE):
                 (out_dir / name).unlink(missing_ok=True)
             share_s = (time.monotonic() - group_clock) / len(group)
             for result in run.seeds:
