@@ -46,7 +46,7 @@ struct Task {
     for (std::size_t m = 0; m < members; ++m)
       list.push_back({7, static_cast<std::int64_t>(m), rows.data(),
                       static_cast<std::int64_t>(rows.size() - std::min(m, rows.size() - 1)),
-                      mean.data(), std.data(), &parameters[m * first.size()],
+                      mean.data(), std.data(), T(0.25), T(2), &parameters[m * first.size()],
                       &losses[m * static_cast<std::size_t>(recipe.epochs)]});
     loso::train_all<T>(loso::functions_of<T>(kernel), recipe, {inputs.data(), target.data()}, list,
                        threads, [](const loso::Watch&) {});

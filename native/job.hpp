@@ -42,6 +42,8 @@ struct Member {
   std::int64_t count;
   const T* mean;
   const T* std;
+  T target_mean;
+  T target_std;
   T* parameters;
   double* losses;  // one an epoch
 };

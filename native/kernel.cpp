@@ -24,7 +24,7 @@ void gather(Model<T>& model, const Corpus<T>& corpus, const Member<T>& member, i
     constexpr int line = 64 / static_cast<int>(sizeof(T));
     for (int i = 0; i < inputs; i += line) __builtin_prefetch(from[b] + i);
     __builtin_prefetch(from[b] + inputs - 1);
-    target[b] = corpus.target[row];
+    target[b] = (corpus.target[row] - member.target_mean) / member.target_std;
   }
   for (int b = 0; b < samples; ++b) {
     T* to = model.input_row(b);

@@ -46,7 +46,8 @@ void report(const Watch& watch, const nb::callable& progress) {
 template <class T>
 void train(const std::string& isa, const Recipe& recipe, const In<T, 2>& inputs,
            const In<T, 1>& target, const std::vector<In<std::int32_t, 1>>& train_rows,
-           const In<T, 2>& mean, const In<T, 2>& std, const In<std::int64_t, 2>& address,
+           const In<T, 2>& mean, const In<T, 2>& std, const In<T, 2>& target_scale,
+           const In<std::int64_t, 2>& address,
            const Out<T, 2>& parameters, const Out<double, 2>& losses, int threads,
            const nb::callable& progress) {
   const std::size_t count = train_rows.size();
@@ -54,6 +55,7 @@ void train(const std::string& isa, const Recipe& recipe, const In<T, 2>& inputs,
   require(inputs.shape(1) == width && target.shape(0) == inputs.shape(0), "inputs and target");
   require(mean.shape(0) == count && mean.shape(1) == width, "mean");
   require(std.shape(0) == count && std.shape(1) == width, "std");
+  require(target_scale.shape(0) == count && target_scale.shape(1) == 2, "target_scale");
   require(address.shape(0) == count && address.shape(1) == 2, "address");
   require(parameters.shape(0) == count && parameters.shape(1) == parameter_count(recipe.shape),
           "parameters");
@@ -69,7 +71,7 @@ void train(const std::string& isa, const Recipe& recipe, const In<T, 2>& inputs,
               "a row that is not in the corpus");
     members.push_back({address(m, 0), address(m, 1), rows.data(),
                        static_cast<std::int64_t>(rows.shape(0)), &mean(m, 0), &std(m, 0),
-                       &parameters(m, 0), &losses(m, 0)});
+                       target_scale(m, 0), target_scale(m, 1), &parameters(m, 0), &losses(m, 0)});
   }
   const Functions<T>& functions = functions_of<T>(kernel_called(isa));
   const nb::gil_scoped_release released;
@@ -103,8 +105,9 @@ template <class T>
 void define(nb::module_& m) {
   using nb::arg;
   m.def("train", train<T>, arg("isa"), arg("recipe"), arg("inputs"), arg("target"),
-        arg("train_rows"), arg("mean"), arg("std"), arg("address"), arg("parameters").noconvert(),
-        arg("losses").noconvert(), arg("threads"), arg("progress"));
+        arg("train_rows"), arg("mean"), arg("std"), arg("target_scale"), arg("address"),
+        arg("parameters").noconvert(), arg("losses").noconvert(), arg("threads"),
+        arg("progress"));
   m.def("loss_and_gradient", loss_and_gradient<T>, arg("isa"), arg("recipe"), arg("inputs"),
         arg("target"), arg("dropout_key"), arg("parameters"), arg("gradient").noconvert());
   m.def("gelu", gelu<T>, arg("isa"), arg("x"), arg("value").noconvert(), arg("slope").noconvert());

@@ -100,7 +100,7 @@ def train_members(
         with _torch_threads(threads or 1):
             trained = train(plan, device=device, progress=progress)
     trained.require_finite(plan)
-    return trained
+    return trained.in_target_units(plan)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def train(plan: TrainingPlan, *, threads: int, progress: Progress) -> Trained:
         train_rows=[np.ascontiguousarray(m.train, np.int32) for m in members],
         mean=np.stack([m.mean for m in members]).astype(dtype),
         std=np.stack([m.std for m in members]).astype(dtype),
+        target_scale=np.array([(m.target_mean, m.target_std) for m in members], dtype),
         address=np.array([(m.seed, m.fold) for m in members], np.int64),
         parameters=parameters,
         losses=losses,

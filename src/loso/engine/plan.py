@@ -19,7 +19,8 @@ class Member:
     """One network to train: its address in seeds and folds, its rows, and their scaling.
 
     `mean` and `std` (inputs,) were fitted on the rows `train` alone; members share those arrays
-    where they share a fold.
+    where they share a fold. Likewise `target_mean` and `target_std`, by which the target is
+    standardised while a member learns; 0 and 1 leave it as it is.
     """
 
     seed: int
@@ -28,6 +29,8 @@ class Member:
     train: NDArray[np.int32]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    target_mean: float = 0.0
+    target_std: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,23 @@ class TrainingPlan:
 class Trained:
     """One trained network a member, and its loss (members, epochs).
 
-    The loss of an epoch is the mean over its rows of the squared error in the target's unit
-    squared, each taken just before the step that used the row, with dropout at work.
+    Engines return both in the unit that members learn in, `train_members` in the target's. The loss of an epoch is the mean over its rows of the squared error, each taken just before the step that used the row, with dropout at work.
     """
 
     networks: tuple[Network, ...]
     losses: NDArray[np.float64]
+
+    def in_target_units(self, plan: TrainingPlan) -> Trained:
+        """Return networks that give scores as the target has them, and losses in its unit squared.
+
+        How a member's target was standardised goes into its network's last layer.
+        """
+        networks = [
+            network.rescaled(member.target_mean, member.target_std)
+            for member, network in zip(plan.members, self.networks, strict=True)
+        ]
+        std = np.array([member.target_std for member in plan.members])
+        return Trained(tuple(networks), self.losses * std[:, None] ** 2)
 
     def require_finite(self, plan: TrainingPlan) -> None:
         """Refuse members that left the finite numbers, naming the first (Diverged)."""

@@ -37,7 +37,8 @@ def _train_one(
     recipe = plan.recipe
     rows = (plan.inputs[member.train] - member.mean) / member.std
     inputs = torch.from_numpy(rows.astype(plan.inputs.dtype)).to(device)
-    target = torch.from_numpy(plan.target[member.train].astype(plan.inputs.dtype)).to(device)
+    score = (plan.target[member.train] - member.target_mean) / member.target_std
+    target = torch.from_numpy(score.astype(plan.inputs.dtype)).to(device)
     model = _model(plan, member).to(device)
     optimizer = torch.optim.Adam(
         model.parameters(),
