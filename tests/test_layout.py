@@ -20,8 +20,10 @@ corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 features folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
-seedfile crossval run_folder evidence recheck intervals coverage calibration gate diagnosis verdict
-modelfile sums onnx_build onnx_graph signing model_card export registry verify predict evaluate sklearn
+seedfile crossval run_folder evidence recheck intervals coverage calibration
+gate diagnosis verdict grounds
+modelfile sums onnx_build onnx_graph final_fit signing model_card export registry
+verify predict evaluate sklearn
 data pipeline
 cli.console cli.options cli.settings cli.corpus cli.judge cli.model cli.predict cli.train cli
 """.split()

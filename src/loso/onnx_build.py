@@ -116,11 +116,11 @@ def ensemble_graph(
 ) -> bytes:
     """Return the graph of an ensemble: raw features and codec block in, `mu sigma` out.
 
-    `sigma` is the standard deviation of the members' scores, ddof=1. With `rule`, `level` and
-    `target_range`, `lower` and `upper` follow: the rule's interval of that level around `mu`,
-    clipped to the range. One branch for each network: of the forms that were measured, the one that
-    is faster than separate sessions at every number of rows. BadSettings for fewer than two
-    networks, and for a level that the rule does not have.
+    `sigma` is the standard deviation of the members' scores, ddof=1. With `rule` and `level`,
+    `lower` and `upper` follow: the rule's interval of that level around `mu`, clipped to
+    `target_range` where there is one. One branch for each network: of the forms that were measured,
+    the one that is faster than separate sessions at every number of rows. BadSettings for fewer
+    than two networks, and for a level that the rule does not have.
     """
     if len(networks) < 2:
         raise BadSettings("an ensemble takes two networks or more", found=f"{len(networks)}")
@@ -143,13 +143,14 @@ def ensemble_graph(
     unbias = graph.constant("ddof1", len(networks) / (len(networks) - 1))
     sigma = graph.add("Sqrt", [graph.add("Mul", [biased, unbias], "variance")], "sigma")
     widths = _widths(networks[0], len(feature_mean))
-    if rule is None or level is None or target_range is None:
+    if rule is None or level is None:
         return graph.to_bytes(ENSEMBLE_OUTPUTS[:2], widths)
     half_width = _half_width(graph, rule, level, sigma)
-    limits = [graph.constant(f"range.{i}", value) for i, value in enumerate(target_range)]
+    limits = [graph.constant(f"range.{i}", value) for i, value in enumerate(target_range or ())]
     for op, name in (("Sub", "lower"), ("Add", "upper")):
-        bound = graph.add(op, [mu, half_width], f"{name}.unclipped")
-        graph.add("Clip", [bound, *limits], name)
+        bound = graph.add(op, [mu, half_width], f"{name}.unclipped" if limits else name)
+        if limits:
+            graph.add("Clip", [bound, *limits], name)
     return graph.to_bytes(ENSEMBLE_OUTPUTS, widths)
 
 

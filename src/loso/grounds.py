@@ -1,0 +1,224 @@
+"""On what grounds a model may be made of a run: a PROMOTE that speaks of the very bytes there are.
+
+A verdict is read as what it is, a file that anybody may have edited: its hashes are held against
+the run, and its numbers against what the run's own records give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from loso.corpus.load import Corpus
+from loso.errors import BadInput, Refused
+from loso.evidence import Evidence, collect_evidence, differ
+from loso.files import sha256_of
+from loso.gate import evaluate_gate
+from loso.intervals import IntervalsFile, parse_intervals
+from loso.recheck import check_against_corpus, read_predictions
+from loso.recipe import GateThresholds
+from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
+from loso.seedfile import predictions_file_name, seed_file_name
+
+__all__ = ["Grounds", "Promote", "find_grounds", "read_promote"]
+
+_PROMOTE, _HOLD = VERDICT_FILES
+_GATE_NUMBERS: Final = ("mean_plcc", "plcc_spread")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class PromoteGate(_Record):
+    """What the gate found, and the limits it was held against."""
+
+    passed: bool
+    mean_plcc: float
+    mean_plcc_threshold: float
+    plcc_spread: float
+    plcc_spread_max: float
+    per_seed_plccs: dict[int, float]
+    per_seed_min: float
+
+
+class PromoteEvidence(_Record):
+    """The sha256 of all that was judged."""
+
+    corpus_sha256: str | None = None
+    seeds: dict[int, str]
+    predictions: dict[int, str]
+    intervals_sha256: str | None = None
+    excluded_sources: tuple[str, ...] = ()
+
+
+class _Verdict(_Record):
+    verdict: Literal["PROMOTE", "HOLD"]
+    generated_at_utc: str
+    seeds: tuple[int, ...]
+    gate: PromoteGate
+    evidence: PromoteEvidence | None = None
+
+
+@dataclass(frozen=True)
+class Promote:
+    """A verdict to promote, and the sha256 of the file it stands in."""
+
+    sha256: str
+    generated_at_utc: str
+    seeds: tuple[int, ...]
+    gate: PromoteGate
+    evidence: PromoteEvidence
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """All that a model's records cite: the verdict, the run it speaks of, and its intervals."""
+
+    promote: Promote
+    evidence: Evidence
+    intervals: IntervalsFile | None
+
+
+def read_promote(path: Path) -> Promote:
+    """Return the verdict in a file; BadInput where it is none, Refused unless it is to promote.
+
+    Refused too where it says not what it judged, as those of the replaced validator do.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"cannot be read ({error.strerror})",
+            where=str(path),
+            fix="name the PROMOTE.json that loso validate wrote",
+        ) from None
+    try:
+        verdict = _Verdict.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise BadInput(f"not a verdict: {key}: {first['msg']}", where=str(path)) from None
+    if verdict.verdict != "PROMOTE" or not verdict.gate.passed:
+        raise Refused("the verdict is not to promote", where=str(path), found=verdict.verdict)
+    if verdict.evidence is None or verdict.evidence.corpus_sha256 is None:
+        raise Refused(
+            "the verdict does not say which bytes it judged",
+            where=str(path),
+            fix=f"judge the run again: loso validate {path.parent} --corpus CORPUS",
+        )
+    return Promote(
+        sha256=hashlib.sha256(content).hexdigest(),
+        generated_at_utc=verdict.generated_at_utc,
+        seeds=tuple(sorted(verdict.seeds)),
+        gate=verdict.gate,
+        evidence=verdict.evidence,
+    )
+
+
+def find_grounds(run_dir: Path, corpus: Corpus) -> Grounds:
+    """Return the grounds on which models may be made of a run; Refused says why there are none.
+
+    The verdict in the folder must be PROMOTE, of these seed files, predictions, intervals and this
+    corpus by sha256, with the numbers that the seed files give; predictions are held against their
+    rows in the corpus (BadEvidence).
+    """
+    if not run_dir.is_dir():
+        raise BadInput("not a folder", where=str(run_dir), fix="name the folder of a training run")
+    if (run_dir / _HOLD).exists():
+        raise Refused(
+            "the run is held",
+            where=str(run_dir / _HOLD),
+            fix="it says why and what to try; judge again with loso validate",
+        )
+    path = run_dir / _PROMOTE
+    if not path.is_file():
+        raise _refusal("no verdict to promote", path, run_dir)
+    promote = read_promote(path)
+    _check_hashes(run_dir, promote)
+    if corpus.sha256 != promote.evidence.corpus_sha256:
+        raise Refused(
+            "not the corpus that the verdict speaks of",
+            where=str(corpus.path),
+            expected=f"sha256 {promote.evidence.corpus_sha256}",
+            found=corpus.sha256,
+            fix="name that corpus, or train and judge on this one",
+        )
+    evidence = collect_evidence(run_dir, promote.seeds)
+    check_against_corpus(evidence, read_predictions(evidence), corpus)
+    _check_numbers(path, promote, evidence)
+    return Grounds(promote, evidence, _read_intervals(run_dir, promote))
+
+
+def _refusal(problem: str, where: Path, run_dir: Path) -> Refused:
+    return Refused(
+        problem,
+        where=str(where),
+        fix=f"judge the run as it stands: loso validate {run_dir} --corpus CORPUS",
+    )
+
+
+def _check_hashes(run_dir: Path, promote: Promote) -> None:
+    """Refuse a run whose files are not those that the verdict judged, naming the first."""
+    judged, seeds = promote.evidence, set(promote.seeds)
+    for what, hashes in (("seed files", judged.seeds), ("predictions", judged.predictions)):
+        if set(hashes) != seeds:
+            raise _refusal(
+                f"the verdict does not name the {what} of all its seeds", run_dir, run_dir
+            )
+    found = {
+        seed: sha256_of(path) if (path := run_dir / seed_file_name(seed)).is_file() else None
+        for seed in promote.seeds
+    }
+    others = [seed for seed in promote.seeds if found[seed] != judged.seeds[seed]]
+    if len(others) == len(seeds) > 1:
+        raise _refusal("the verdict is that of another run", run_dir / _PROMOTE, run_dir)
+    for seed in others:
+        problem = "not the seed file that the verdict judged" if found[seed] else "missing"
+        raise _refusal(problem, run_dir / seed_file_name(seed), run_dir)
+    for seed in promote.seeds:
+        path = run_dir / predictions_file_name(seed)
+        if not path.is_file() or sha256_of(path) != judged.predictions[seed]:
+            raise _refusal("not the predictions that the verdict judged", path, run_dir)
+    path = run_dir / INTERVALS_FILE
+    if (sha256_of(path) if path.is_file() else None) != judged.intervals_sha256:
+        raise _refusal("not the intervals that stood there when the run was judged", path, run_dir)
+
+
+def _check_numbers(path: Path, promote: Promote, evidence: Evidence) -> None:
+    gate = promote.gate
+    report = evaluate_gate(
+        evidence,
+        GateThresholds(
+            mean_plcc_threshold=gate.mean_plcc_threshold,
+            plcc_spread_max=gate.plcc_spread_max,
+            per_seed_min=gate.per_seed_min,
+        ),
+    )
+    if not report.passed:
+        raise _refusal("the run does not pass the verdict's own limits", path, path.parent)
+    for name in _GATE_NUMBERS:
+        if differ(getattr(gate, name), getattr(report, name)):
+            raise _refusal(f"{name} is not what the seed files give", path, path.parent)
+    if set(gate.per_seed_plccs) != set(report.per_seed_plccs) or any(
+        differ(plcc, report.per_seed_plccs[seed]) for seed, plcc in gate.per_seed_plccs.items()
+    ):
+        raise _refusal("per_seed_plccs are not what the seed files give", path, path.parent)
+
+
+def _read_intervals(run_dir: Path, promote: Promote) -> IntervalsFile | None:
+    path = run_dir / INTERVALS_FILE
+    if promote.evidence.intervals_sha256 is None:
+        return None
+    intervals = parse_intervals(path.read_bytes(), path)
+    if not intervals.speaks_of(promote.evidence.corpus_sha256, promote.evidence.predictions):
+        raise Refused(
+            "the intervals are of other predictions",
+            where=str(path),
+            fix=f"calibrate again with loso calibrate {run_dir}, then loso validate {run_dir}",
+        )
+    return intervals
