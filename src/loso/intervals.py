@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -57,7 +56,7 @@ _GRACE: Final = 1e-12
 
 _TIE: Final = 1e-9
 """Cumulated weights closer than this are equal: it costs 1e-9 of coverage, and a sum of a million
-weights rounds by less."""
+weights rounds by less. Forms closer than this fit equally well, and the first of them is taken."""
 
 _S0_PER_SIGMA: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -130,10 +129,11 @@ def choose_level(n_sources: int, asked: float | None = None) -> float:
     if asked is None:
         least = 2.0 / (n_sources + 1) - _GRACE
         return next((level for level in _DEFAULT_LEVELS if 1.0 - level >= least), 0.80)
-    if not 0.0 < asked < 1.0:
+    level = float(level_key(asked))  # as files name it
+    if not 0.0 < level < 1.0:
         raise BadSettings("the level must lie between 0 and 1", found=f"{asked:g}")
-    _require_support(n_sources, asked)
-    return asked
+    _require_support(n_sources, level)
+    return level
 
 
 def source_quantiles(
@@ -149,10 +149,9 @@ def source_quantiles(
     {'0.5': 2.0}
     """
     count = len(scores)
-    weight = np.concatenate([np.full(len(own), 1.0 / len(own)) for own in scores]) / (count + 1)
     flat = np.concatenate(scores)
     order = np.argsort(flat, kind="stable")
-    cumulated = np.cumsum(weight[order])
+    cumulated = np.cumsum(_weights(scores)[order]) / (count + 1)
     quantiles = {}
     for level in levels:
         _require_support(count, level)
@@ -170,19 +169,28 @@ def fit_rule(points: Sequence[Points], levels: Sequence[float]) -> Rule:
     choosing the narrowest interval would. s0 is a multiple of the median over sources of their
     median sigma. Where sigma says nothing, or nothing is wrong anywhere, the form is absolute.
     """
+    error = np.concatenate([own.error for own in points])
+    sigma = np.concatenate([own.sigma for own in points])
+    weight = _weights([own.error for own in points]) / len(points)
+
+    def misfit(form: Rule) -> float:
+        unit = form.unit(sigma)
+        mean = float(weight @ (error / unit))
+        return (math.log(mean) if mean else -math.inf) + float(weight @ np.log(unit))
+
+    best = Rule(form="absolute", s0=0.0, quantiles={})
     typical = float(np.median([np.median(own.sigma) for own in points]))
-    forms = [Rule(form="absolute", s0=0.0, quantiles={})]
-    if typical > 0.0:
-        forms += [Rule(form="scaled", s0=c * typical, quantiles={}) for c in _S0_PER_SIGMA]
-    best = min(forms, key=lambda form: _misfit(form, points))
+    for share in _S0_PER_SIGMA if typical else ():
+        form = Rule(form="scaled", s0=share * typical, quantiles={})
+        if misfit(form) < misfit(best) - _TIE:
+            best = form
     scores = [own.error / best.unit(own.sigma) for own in points]
     return best.model_copy(update={"quantiles": source_quantiles(scores, levels)})
 
 
-def _misfit(form: Rule, points: Sequence[Points]) -> float:
-    units = [form.unit(own.sigma) for own in points]
-    mean = fmean(float(np.mean(own.error / u)) for own, u in zip(points, units, strict=True))
-    return (math.log(mean) if mean else -math.inf) + fmean(float(np.mean(np.log(u))) for u in units)
+def _weights(by_source: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the weight of each value: 1 / n of a source's n."""
+    return np.concatenate([np.full(len(own), 1.0 / len(own)) for own in by_source])
 
 
 def _require_support(n_sources: int, level: float) -> None:
