@@ -22,8 +22,8 @@ features folds inputs
 engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals coverage calibration
 gate diagnosis verdict grounds
-modelfile sums onnx_build onnx_graph final_fit signing model_card export registry
-verify predict evaluate sklearn
+modelfile sums onnx_build onnx_graph final_fit signing model_card model_records
+export registry verify predict evaluate sklearn
 data pipeline
 cli.console cli.options cli.settings cli.corpus cli.judge cli.model cli.predict cli.train cli
 """.split()

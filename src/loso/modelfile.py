@@ -15,6 +15,7 @@ Others wrote folders in this layout too, with fewer keys: what they may lack is 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -47,6 +48,8 @@ __all__ = [
     "member_stem",
     "promotion_name",
     "read_record",
+    "registry_content",
+    "with_entries",
 ]
 
 DEFAULT_STEM: Final = "fr_regressor_v2_ensemble_v1"
@@ -273,3 +276,33 @@ def read_record(path: Path, kind: type[R]) -> R:
             where=str(path),
             found=repr(first["input"])[:80],
         ) from None
+
+
+def registry_content(folder: Path) -> dict[str, Any]:
+    """Return the registry of a folder with all its keys; an empty one where there is no file.
+
+    Others keep their models in the same registry: their entries are carried along as they are.
+    BadInput where it is no registry.
+    """
+    path = folder / REGISTRY_FILE
+    if not path.exists():
+        return {"schema_version": 1, "models": []}
+    content = read_json(path)
+    models = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(models, list) or not all(isinstance(entry, dict) for entry in models):
+        raise BadInput("not a registry", where=str(path), expected="an object with a list models")
+    return dict(content)
+
+
+def with_entries(
+    content: dict[str, Any], stem: str, entries: Sequence[RegistryEntry]
+) -> dict[str, Any]:
+    """Return a registry in which `entries` stand in the place of all members of `stem`."""
+    models = content["models"]
+    own = [i for i, entry in enumerate(models) if is_member_of(stem, str(entry.get("id")))]
+    place = own[0] if own else len(models)
+    kept = [entry for i, entry in enumerate(models) if i not in own]
+    return {
+        **content,
+        "models": [*kept[:place], *(e.model_dump(mode="json") for e in entries), *kept[place:]],
+    }

@@ -78,7 +78,7 @@ def _signer(private_key: Path) -> Any:
 
 
 def _hashing(folder: Path) -> Any:
-    """Return how a folder is hashed: all files but the signature and those that start with a dot."""
+    """Return how a folder is hashed: all files, the signature and dot files apart."""
     ignored = [SIGNATURE_FILE, *(path.name for path in folder.glob(".*"))]
     return _package("hashing").Config().set_ignored_paths(paths=ignored, ignore_git_paths=False)
 

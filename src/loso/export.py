@@ -1,0 +1,184 @@
+"""A promoted run becomes a model folder: graphs, their records, a card and the sums of all.
+
+Everything is made and checked in memory before the first file changes. The folder may hold other
+models: their files and registry entries stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from loso.corpus.load import Corpus, load_corpus
+from loso.errors import BadInput, BadSettings
+from loso.files import folder_lock, make_folder, to_json, write_atomic
+from loso.final_fit import fit_final, make_graphs, recipe_of
+from loso.grounds import find_grounds
+from loso.model_card import TrainingSet, model_card
+from loso.model_records import Model, manifest_of, registry_entry_of, sidecar_of
+from loso.modelfile import (
+    DEFAULT_STEM,
+    MODEL_CARD,
+    REGISTRY_FILE,
+    Manifest,
+    Sidecar,
+    is_member_of,
+    member_stem,
+    promotion_name,
+    read_record,
+    registry_content,
+    with_entries,
+)
+from loso.progress import Progress, silent
+from loso.recipe import Compute
+from loso.signing import require_key, sign_folder
+from loso.sums import refresh_sums
+
+__all__ = ["Exported", "export_model"]
+
+_STEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+_LONGEST_ID: Final = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: the manifest, the names of all files, and what to tell the user."""
+
+    out_dir: Path
+    manifest: Manifest
+    files: tuple[str, ...]
+    engine: str
+    warnings: tuple[str, ...]
+
+
+def export_model(
+    run_dir: Path,
+    corpus: Path | Corpus,
+    out_dir: Path,
+    *,
+    stem: str = DEFAULT_STEM,
+    compute: Compute | None = None,
+    sign_key: Path | None = None,
+    progress: Progress = silent,
+) -> Exported:
+    """Fit the seeds of a promoted run on the whole corpus and write them to `out_dir`.
+
+    The same run, corpus, engine and loso give the same bytes. Members are marked `smoke: true`,
+    those of an earlier promotion too: production takes a flip of its own. Refused where the verdict
+    does not speak of the run and the corpus as they stand, BadInput where `out_dir` holds something
+    else under these names. A failure before the first file is renamed leaves the folder as it was;
+    after one in between, the same call completes it.
+    """
+    run_dir, out_dir = Path(run_dir), Path(out_dir)
+    corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+    grounds = find_grounds(run_dir, corpus)
+    _check_names(stem, grounds.promote.seeds)
+    _check_folder(out_dir, stem, sign_key)
+    record = next(iter(grounds.evidence.seed_files.values()))
+    fit = fit_final(
+        corpus,
+        recipe_of(record),
+        grounds.promote.seeds,
+        exclude_sources=record.excluded_sources,
+        compute=compute,
+        progress=progress,
+    )
+    model = Model(stem, corpus, grounds, fit, make_graphs(fit, grounds.intervals))
+    make_folder(out_dir)
+    with folder_lock(out_dir, "exporting"):
+        _check_folder(out_dir, stem, sign_key)
+        files, manifest = _files(model, _card_name(out_dir, stem))
+        _write(out_dir, model, files)
+        if sign_key is not None:
+            sign_folder(out_dir, sign_key)
+    return Exported(
+        out_dir=out_dir,
+        manifest=manifest,
+        files=tuple(sorted({*files, REGISTRY_FILE})),
+        engine=fit.engine,
+        warnings=(*corpus.warnings, *fit.inputs.warnings, *grounds.evidence.warnings),
+    )
+
+
+def _check_names(stem: str, seeds: Sequence[int]) -> None:
+    longest = max(len(member_stem(stem, seed)) for seed in seeds)
+    if not _STEM.fullmatch(stem) or longest > _LONGEST_ID or f"{stem}.json" == REGISTRY_FILE:
+        raise BadSettings(
+            "not a name for a model",
+            expected=f"a-z, 0-9, _ and -, at most {_LONGEST_ID} with the seed, not registry",
+            found=repr(stem[:80]),
+        )
+
+
+def _check_folder(out_dir: Path, stem: str, sign_key: Path | None) -> None:
+    """Refuse a folder whose files of these names are no export's, before anything is written."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise BadInput("not a folder", where=str(out_dir), fix="choose another --out-dir")
+    require_key(out_dir, sign_key)
+    registry_content(out_dir)
+    path = out_dir / f"{stem}.json"
+    if path.exists():
+        try:
+            read_record(path, Manifest)
+        except BadInput as error:
+            raise BadInput(
+                f"holds something else than a manifest of loso ({error.problem})",
+                where=str(path),
+                fix="choose another --name or --out-dir",
+            ) from None
+
+
+def _card_name(out_dir: Path, stem: str) -> str:
+    """Return the card's name: with the stem where another model's card stands there."""
+    path = out_dir / MODEL_CARD
+    if not path.exists():
+        return MODEL_CARD
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    return MODEL_CARD if first == f"# {stem}" else f"{stem}.{MODEL_CARD}"
+
+
+def _files(model: Model, card_name: str) -> tuple[dict[str, bytes], Manifest]:
+    """Return the content of every file by name, the registry apart, and the manifest."""
+    files, fit = {}, model.fit
+    for seed, content in model.graphs.members.items():
+        name, sidecar = member_stem(model.stem, seed), sidecar_of(model, seed)
+        Sidecar.model_validate(sidecar)  # what is written here must be what is read elsewhere
+        files[f"{name}.onnx"] = content
+        files[f"{name}.json"] = to_json(sidecar).encode()
+    files[f"{model.stem}.onnx"] = model.graphs.ensemble
+    record = manifest_of(model)
+    manifest = Manifest.model_validate(record)
+    training = TrainingSet(
+        corpus=model.corpus.path.name,
+        rows=fit.rows.height,
+        sources=fit.rows["src"].unique().sort().to_list(),
+        encoders=fit.rows["encoder"].unique().sort().to_list(),
+        excluded_sources=model.grounds.evidence.excluded_sources,
+    )
+    files[card_name] = model_card(manifest, model.grounds, training).encode()
+    files[f"{model.stem}.json"] = to_json(record).encode()  # last: it vouches for all before it
+    return files, manifest
+
+
+def _write(out_dir: Path, model: Model, files: Mapping[str, bytes]) -> None:
+    """Put the files in their places: the registry first, where members stop being for production.
+
+    The manifest comes after what it names, the sums last of all. All are written under temporary
+    names before the first takes its place, so that a full disk changes nothing.
+    """
+    stem = model.stem
+    entries = [registry_entry_of(model, seed) for seed in model.graphs.members]
+    registry = with_entries(registry_content(out_dir), stem, entries)
+    contents = {REGISTRY_FILE: to_json(registry).encode(), **files}
+    with ExitStack() as places:
+        for name, content in reversed(contents.items()):  # a stack: what enters last ends first
+            places.enter_context(write_atomic(out_dir / name)).write_bytes(content)
+    (out_dir / promotion_name(stem)).unlink(missing_ok=True)
+    for path in [*out_dir.glob("*.onnx"), *out_dir.glob("*.json")]:
+        if is_member_of(stem, path.stem) and path.name not in contents:
+            path.unlink()  # of a seed that the ensemble no longer has
+    refresh_sums(out_dir, contents)
