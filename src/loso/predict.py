@@ -1,0 +1,261 @@
+"""A model folder scores rows: each frame, and each clip's pooled scores, with their intervals.
+
+Folders of the replaced exporter are read too. Nothing of a folder is run that was not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from loso.corpus.load import Corpus
+from loso.errors import BadInput, BadSettings
+from loso.inputs import NEUTRAL, build_inputs
+from loso.intervals import POOLS, level_key
+from loso.metrics.pooling import CLIP_POOLS, pool_scores
+from loso.modelfile import ENSEMBLE_OUTPUTS, Manifest
+from loso.open_model import GAUSSIAN, OpenModel, open_model
+from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, IDENTITY, VMAF_RANGE
+
+__all__ = ["Prediction", "Predictor"]
+
+_PRESET, _CRF = (CODEC_BLOCK_COLUMNS.index(name) for name in ("preset_norm", "crf_norm"))
+
+_REMEASURE: Final = "measure the row again, or drop it"
+_Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of frames and of clips in the target's unit, and what to know about them.
+
+    `frames` has a row for each row that was given, in its order: the columns that name it, `mu
+    sigma lower upper`, `outside` (names of the inputs outside the range of training, or null) and
+    `unseen_encoder` (null where the folder does not say). `clips` has a row for each clip, in order
+    of appearance: what names it, `n_frames n_outside unseen_encoder`, and `mu sigma lower upper` of
+    each pool, as `mean_mu` and so on. Bounds are null where the folder has no intervals.
+    """
+
+    frames: pl.DataFrame
+    clips: pl.DataFrame
+    level: float | None
+    interval: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model folder, checked and opened."""
+
+    model: OpenModel
+
+    @classmethod
+    def load(cls, folder: str | Path, stem: str | None = None) -> Predictor:
+        """Return the ensemble in a model folder, that of `stem` where several share it.
+
+        BadInput where the folder is not whole or not safe to open: see `loso.open_model`.
+        """
+        return cls(open_model(Path(folder), stem))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The ensemble's record."""
+        return self.model.manifest
+
+    def interval_of(self, level: float | None = None) -> tuple[float | None, str]:
+        """Return the level in force and what its intervals rest on; BadSettings without such."""
+        confidence = self.manifest.confidence
+        if confidence is None:
+            if level is not None:
+                raise BadSettings("this model has no intervals", fix="leave out the level")
+            return None, "none"
+        if level is not None and not 0.0 < level < 1.0:
+            raise BadSettings("the level must lie between 0 and 1", found=f"{level:g}")
+        chosen = confidence.nominal_coverage if level is None else level
+        if confidence.by_pool is None:
+            return chosen, GAUSSIAN
+        rules = [confidence.by_pool.get(pool) for pool in POOLS]
+        known = [set(rule.quantiles) if rule else set() for rule in rules]
+        if level_key(chosen) not in set.intersection(*known):
+            raise BadSettings(
+                "this model has no intervals of that level",
+                expected=" or ".join(sorted(set.intersection(*known))) or "none",
+                found=level_key(chosen),
+                fix="calibrate and export it with that level",
+            )
+        sources = confidence.n_calibration_sources
+        return chosen, f"{confidence.method}, supported by {sources} sources"
+
+    def predict(self, frame: pl.DataFrame, *, level: float | None = None) -> Prediction:
+        """Return the scores of rows with the six features, `encoder` and `cq`.
+
+        `src preset clip frame_index` are used where they are there. BadInput names a row that
+        cannot be scored, BadSettings a level that the model has no intervals of.
+        """
+        chosen, interval = self.interval_of(level)
+        rows = _checked(frame)
+        matrix, warnings = self._inputs(rows)
+        mu, sigma, scores = self.model.run(matrix)
+        lost = np.flatnonzero(~np.isfinite(mu + sigma))
+        if len(lost):
+            raise BadInput("the score is not finite", where=f"row {lost[0] + 1}", fix=_REMEASURE)
+        names = [name for name in IDENTITY if name in rows.columns]
+        frames = rows.select(names).with_columns(
+            **self._bounds("frame", mu, sigma, chosen),
+            outside=self._outside(rows),
+            unseen_encoder=self._unseen(rows),
+        )
+        keys = [name for name in names if name != "frame_index"]
+        clips = frames.group_by(keys, maintain_order=True).agg(
+            n_frames=pl.len().cast(pl.Int64),
+            n_outside=pl.col("outside").is_not_null().sum().cast(pl.Int64),
+            unseen_encoder=pl.col("unseen_encoder").first(),
+        )
+        pooled = pool_scores(np.vstack([mu, scores]), _clip_of_row(rows.select(keys)))
+        for pool in CLIP_POOLS:
+            of_mu, *of_members = pooled[pool]
+            bounds = self._bounds(pool, of_mu, np.std(of_members, axis=0, ddof=1), chosen)
+            clips = clips.with_columns(**{f"{pool}_{name}": v for name, v in bounds.items()})
+        notes = (*self.model.warnings, *warnings, *_about(rows, frames, names))
+        return Prediction(frames, clips, chosen, interval, notes)
+
+    def _inputs(self, rows: pl.DataFrame) -> tuple[_Vector, tuple[str, ...]]:
+        """Return features and codec block of rows, as training had them, and what to tell."""
+        bare = Corpus(Path(), "", rows, {}, ())
+        inputs = build_inputs(bare, target="cq")  # of a corpus it takes the rows alone
+        matrix, warnings = inputs.matrix, list(inputs.warnings)
+        block = matrix[:, len(CANONICAL_6) :]
+        low, high = self.model.cq_range
+        block[:, _CRF] = (rows["cq"].to_numpy() - low) / (high - low) if high > low else NEUTRAL
+        constant = self.model.preset_constant
+        if constant is not None:
+            other = int(np.sum(block[:, _PRESET] != constant)) if "preset" in rows.columns else 0
+            block[:, _PRESET] = constant
+            warnings = []
+            if other:
+                warnings.append(
+                    f"training saw one preset, so its preset_norm {constant:g} is fed throughout; "
+                    f"{other} of {rows.height} rows record another"
+                )
+        elif "preset" not in rows.columns:
+            warnings.append(f"training saw several presets and rows record none: {NEUTRAL} is fed")
+        strange = rows.filter(~pl.col("encoder").is_in(ENCODER_VOCAB))
+        if strange.height:
+            counts = strange.group_by("encoder").len().sort("encoder").iter_rows()
+            listed = ", ".join(f"{name} {count}" for name, count in counts)
+            warnings.append(
+                f"encoders outside the vocabulary take its slot unknown; rows of each: {listed}"
+            )
+        return matrix, tuple(warnings)
+
+    def _bounds(
+        self, pool: str, mu: _Vector, sigma: _Vector, level: float | None
+    ) -> dict[str, pl.Series]:
+        confidence = self.manifest.confidence
+        low = high = np.full(len(mu), np.nan)
+        if confidence is not None and level is not None:
+            if confidence.by_pool is not None:
+                half = confidence.by_pool[pool].half_width(sigma, level)
+            else:
+                z = confidence.gaussian_z if level == confidence.nominal_coverage else None
+                half = sigma * (z or NormalDist().inv_cdf((1.0 + level) / 2.0))
+            limits = self._target_range() or (-np.inf, np.inf)
+            low, high = np.clip(mu - half, *limits), np.clip(mu + half, *limits)
+        values = zip(ENSEMBLE_OUTPUTS, (mu, sigma, low, high), strict=True)
+        return {name: pl.Series(name, of_rows).fill_nan(None) for name, of_rows in values}
+
+    def _target_range(self) -> tuple[float, float] | None:
+        if self.manifest.target_range is None and self.manifest.target == "vmaf":
+            return VMAF_RANGE
+        return self.manifest.target_range
+
+    def _outside(self, rows: pl.DataFrame) -> pl.Series:
+        """Return for each row the names of the inputs outside their range in training."""
+        ranges = {"cq": self.model.cq_range} | (self.manifest.training_ranges or {})
+        known = [name for name in (*CANONICAL_6, "cq") if name in ranges]
+        flags = [
+            pl.when(~pl.col(name).is_between(*ranges[name])).then(pl.lit(name)) for name in known
+        ]
+        listed = pl.concat_str(flags, separator=", ", ignore_nulls=True)
+        return rows.select(outside=pl.when(listed != "").then(listed)).to_series()
+
+    def _unseen(self, rows: pl.DataFrame) -> pl.Series:
+        seen = self.manifest.encoders_seen
+        if seen is None:
+            return pl.Series("unseen_encoder", [None] * rows.height, dtype=pl.Boolean)
+        return ~rows["encoder"].is_in(list(seen))
+
+
+def _clip_of_row(keys: pl.DataFrame) -> NDArray[np.intp]:
+    """Return the number of each row's clip; clips count in order of appearance."""
+    groups = keys.with_row_index("row number").group_by(keys.columns, maintain_order=True)
+    clip = np.empty(keys.height, dtype=np.intp)
+    for number, own in enumerate(groups.agg("row number")["row number"]):
+        clip[own.to_numpy()] = number
+    return clip
+
+
+def _about(rows: pl.DataFrame, frames: pl.DataFrame, names: Sequence[str]) -> Iterator[str]:
+    """Yield what people should know about rows that were scored."""
+    outside = frames["outside"].drop_nulls()
+    if len(outside):
+        counts = outside.str.split(", ").explode().value_counts(sort=True).iter_rows()
+        yield (
+            f"{len(outside)} of {rows.height} rows lie outside the range of training, where scores "
+            "and intervals have no support: " + ", ".join(f"{name} {n}" for name, n in counts)
+        )
+    unseen = frames.filter("unseen_encoder", pl.col("encoder").is_in(ENCODER_VOCAB))
+    if unseen.height:
+        counts = unseen.group_by("encoder").len().sort("encoder").iter_rows()
+        listed = ", ".join(f"{name} {n}" for name, n in counts)
+        yield f"encoders without a row in training; rows of each: {listed}"
+    if "frame_index" in names and rows.select(names).is_duplicated().any():
+        yield (
+            "rows share their " + ", ".join(names) + ": clips that these do not tell apart are "
+            "pooled as one; add src or clip"
+        )
+
+
+def _checked(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns in use, typed; BadInput names the first value that cannot be used."""
+    numbers = (*CANONICAL_6, "cq")
+    missing = [name for name in (*numbers, "encoder") if name not in frame.columns]
+    if missing:
+        raise BadInput(
+            f"missing columns: {', '.join(missing)}",
+            where="the rows",
+            found=", ".join(frame.columns[:40]) or "none",
+            fix="measure them with libvmaf, or rename the columns",
+        )
+    if frame.is_empty():
+        raise BadInput("holds no rows", where="the rows", expected="at least one")
+    texts = [name for name in ("src", "encoder", "preset", "clip") if name in frame.columns]
+    for name in (*texts, *numbers, *({"frame_index"} & set(frame.columns))):
+        kind = frame[name].dtype
+        wrong = kind.is_nested() or (name in numbers and not kind.is_numeric())
+        if wrong or (name == "encoder" and kind.is_numeric()):
+            raise BadInput(f"{name} has the wrong type", where="the rows", found=str(kind))
+    for name in (*numbers, "encoder"):
+        bad = frame[name].is_null()
+        if name in numbers:
+            bad |= ~frame[name].cast(pl.Float64).is_finite()
+        if bad.any():
+            at = bad.arg_max() or 0
+            raise BadInput(
+                f"{name} has no {'finite ' if name in numbers else ''}value",
+                where=f"row {at + 1}",
+                found=f"{frame[name][at]}",
+                fix=_REMEASURE,
+            )
+    return frame.select(
+        *(pl.col(name).cast(pl.String) for name in texts),
+        *(pl.col(name).cast(pl.Float64) for name in numbers),
+        *({"frame_index"} & set(frame.columns)),
+    )
