@@ -257,6 +257,20 @@ def test_half_a_width_is_in_the_unit_of_the_target():
 # -- intervals.json -------------------------------------------------------------------------------
 
 RULE = {"form": "scaled", "s0": 0.5, "quantiles": {"0.5": 1.0, "0.8": 2.0}}
+LEVEL = {
+    "mean": 0.6,
+    "worst": 0.4,
+    "worst_source": "bee",
+    "mean_width": 2.0,
+    "by_source": {"ant": {"coverage": 0.6, "width": 2.0}},
+}
+COVERAGE = {
+    "hierarchical": {"0.5": LEVEL},
+    "gaussian": {"0.5": LEVEL, "0.8": LEVEL},
+    "permuted_split": {},
+    "left_out": {"hierarchical": {"0.8": "too few"}},
+    "rules": {"ant": RULE},
+}
 RECORD = {
     "schema_version": 1,
     "method": "hierarchical_conformal",
@@ -268,29 +282,13 @@ RECORD = {
     "sources": ["ant", "bee", "cat", "dog"],
     "excluded_sources": [],
     "default_level": 0.8,
-    "by_pool": {"frame": RULE},
+    "by_pool": dict.fromkeys(POOLS, RULE),
     "coverage": {
         "judged_sources": ["ant", "bee", "cat", "dog"],
         "n_pairs": 6,
         "n_pairs_possible": 6,
         "capped": False,
-        "by_pool": {
-            "frame": {
-                "hierarchical": {
-                    "0.5": {
-                        "mean": 0.6,
-                        "worst": 0.4,
-                        "worst_source": "bee",
-                        "mean_width": 2.0,
-                        "by_source": {"ant": {"coverage": 0.6, "width": 2.0}},
-                    }
-                },
-                "gaussian": {},
-                "permuted_split": {},
-                "left_out": {"hierarchical": {"0.8": "too few"}},
-                "rules": {"ant": RULE},
-            }
-        },
+        "by_pool": dict.fromkeys(POOLS, COVERAGE),
     },
 }
 
@@ -316,6 +314,15 @@ def test_what_is_written_is_read_again(tmp_path):
         ({"schema_version": 2}, "schema_version cannot be used"),
         ({"default_level": 1.0}, "default_level cannot be used"),
         ({"by_pool": {"frame": {**RULE, "s0": -1.0}}}, r"by_pool\.frame\.s0 cannot be used"),
+        ({"by_pool": {"frame": RULE}}, "the record cannot be used: .*pool mean is missing"),
+        ({"default_level": 0.7}, ".*pool frame has no quantile of the default level"),
+        (
+            {
+                "coverage": RECORD["coverage"]
+                | {"by_pool": dict.fromkeys(POOLS, COVERAGE | {"hierarchical": {}})}
+            },
+            ".*pool frame has no measured coverage",
+        ),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, content, message):

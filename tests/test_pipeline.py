@@ -8,6 +8,8 @@ import pytest
 from loso import pipeline
 from loso.data import demo_corpus_path
 from loso.errors import BadCorpus, BadEvidence, BadInput, Diverged
+from loso.files import sha256_of
+from loso.intervals import parse_intervals
 from loso.recipe import Compute, GateThresholds, Recipe
 from loso.verdict import validate_run
 
@@ -27,11 +29,53 @@ def test_a_corpus_that_can_be_learnt_is_promoted(corpus_path, tmp_path):
     assert outcome.verdict_path == tmp_path / "run" / "PROMOTE.json"
     verdict = json.loads(outcome.verdict_path.read_text())
     assert verdict["evidence"]["corpus_sha256"] == outcome.corpus.sha256
+    intervals = tmp_path / "run" / "intervals.json"
+    assert verdict["evidence"]["intervals_sha256"] == sha256_of(intervals)
+    assert parse_intervals(intervals.read_bytes(), intervals) == outcome.intervals
+    checks = [advice["check"] for advice in verdict["gate"]["advisory"]]
+    assert checks[-2:] == ["coverage_mean", "coverage_worst"]
     predictions = pl.read_parquet(tmp_path / "run" / "oof_seed0.parquet")
     assert predictions.height == len(outcome.corpus)
     again = pipeline.run(corpus_path, tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
     assert again.trained.kept == (0, 1)
     assert again.verdict.evidence == outcome.verdict.evidence
+
+
+def test_intervals_are_kept_while_they_are_of_the_seeds(corpus_path, tmp_path, monkeypatch):
+    calls = []
+    calibrate = pipeline.calibrate_run
+
+    def spy(*args, **options):
+        calls.append(args[2])
+        return calibrate(*args, **options)
+
+    monkeypatch.setattr(pipeline, "calibrate_run", spy)
+    short, folder, notes = Recipe(epochs=2, hidden=8), tmp_path / "run", []
+
+    def progress(_done, _total, note=""):
+        notes.append(note)
+
+    first = pipeline.run(corpus_path, folder, short, [0, 1], progress=progress)
+    again = pipeline.run(corpus_path, folder, short, [1, 0])
+    assert calls == [(0, 1)]
+    assert again.intervals == first.intervals
+    assert any(note.startswith("calibrating") for note in notes)
+    pipeline.run(corpus_path, folder, short, [0, 1, 2])
+    assert calls == [(0, 1), (0, 1, 2)]
+    (folder / "intervals.json").write_text("{")
+    pipeline.run(corpus_path, folder, short, [0, 1, 2])
+    assert len(calls) == 3
+    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
+    assert "intervals calibrated: level 0.8, measured coverage of frames" in logs
+
+
+def test_too_few_sources_for_intervals_are_a_warning(make_corpus, tmp_path):
+    outcome = pipeline.run(make_corpus(frames=8), tmp_path / "run", QUICK, [0, 1], thresholds=EASY)
+    assert outcome.intervals is None
+    assert "no intervals: 3 sources are too few, they take 4" in outcome.warnings
+    assert not (tmp_path / "run" / "intervals.json").exists()
+    (log,) = (tmp_path / "run" / "logs").iterdir()
+    assert "WARNING no intervals: 3 sources are too few" in log.read_text()
 
 
 def test_rows_that_a_key_tells_apart_go_the_whole_way(make_corpus, tmp_path):

@@ -198,13 +198,14 @@ def test_a_dry_run_is_one_epoch_and_marked(corpus, folder):
     assert (record.note, record.epochs) == ("dry-run", 1)
 
 
-def test_a_verdict_does_not_outlive_its_seeds(corpus, folder):
+@pytest.mark.parametrize("name", ["PROMOTE.json", "HOLD.json", "intervals.json"])
+def test_verdict_and_intervals_do_not_outlive_their_seeds(corpus, folder, name):
     train_into(folder, corpus, SHORT, [0])
-    (folder / "PROMOTE.json").write_text("{}")
+    (folder / name).write_text("{}")
     train_into(folder, corpus, SHORT, [0])
-    assert (folder / "PROMOTE.json").exists()
+    assert (folder / name).exists()
     train_into(folder, corpus, SHORT, [0], force=True)
-    assert not (folder / "PROMOTE.json").exists()
+    assert not (folder / name).exists()
 
 
 def test_a_second_run_in_the_folder_is_refused(corpus, folder):

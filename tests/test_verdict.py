@@ -9,6 +9,15 @@ from loso.corpus.load import load_corpus
 from loso.errors import BadCorpus, BadEvidence, BadInput, Busy, CannotRun
 from loso.files import folder_lock, sha256_of
 from loso.gate import evaluate_gate
+from loso.intervals import (
+    POOLS,
+    IntervalsFile,
+    LevelCoverage,
+    MeasuredCoverage,
+    PoolCoverage,
+    Rule,
+    write_intervals,
+)
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into
 from loso.verdict import snapshot_corpus, validate_run
@@ -25,12 +34,47 @@ def files_of(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
 
 
+def intervals_of(folder, seeds=SEEDS, **changes):
+    """Intervals that speak of a run's seeds; their numbers are made up."""
+    rule = Rule(form="absolute", s0=0.0, quantiles={"0.5": 1.0, "0.8": 2.0})
+    found = LevelCoverage(mean=0.75, worst=0.25, worst_source="cat", mean_width=2.0, by_source={})
+    pool = PoolCoverage(
+        hierarchical={"0.5": found},
+        gaussian={"0.5": found.model_copy(update={"mean": 0.625}), "0.8": found},
+        permuted_split={},
+        left_out={},
+        rules={},
+    )
+    record = json.loads((folder / "loso_seed1.json").read_text())
+    return IntervalsFile(
+        **{
+            "corpus_sha256": record["corpus_sha256"],
+            "seeds": seeds,
+            "predictions": {s: sha256_of(folder / f"oof_seed{s}.parquet") for s in seeds},
+            "target": "vmaf",
+            "n_calibration_sources": 4,
+            "sources": ("ant", "bee", "cat", "dog"),
+            "excluded_sources": (),
+            "default_level": 0.8,
+            "by_pool": dict.fromkeys(POOLS, rule),
+            "coverage": MeasuredCoverage(
+                judged_sources=("cat",),
+                n_pairs=3,
+                n_pairs_possible=6,
+                capped=True,
+                by_pool=dict.fromkeys(POOLS, pool),
+            ),
+        }
+        | changes
+    )
+
+
 # -- The verdict ----------------------------------------------------------------------------------
 
 
 def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path):
     folder = make_run()
-    (folder / "intervals.json").write_text("{}")
+    write_intervals(folder / "intervals.json", intervals_of(folder))
     verdict, path = validate_run(folder, SEEDS, corpus=tmp_path / "corpus.jsonl", now=clock)
     content = json.loads(path.read_text())
     assert path == folder / "PROMOTE.json"
@@ -80,6 +124,56 @@ def test_the_advice_of_the_predictions_stands_beside_the_gate_and_changes_nothin
         "encoders_without_rows",
         "rises_with_cq",
     ]
+
+
+@pytest.mark.parametrize("default", [0.5, 0.8])
+def test_measured_coverage_stands_beside_the_gate_and_changes_nothing(make_run, default):
+    """At the default level, and where that was not measured at the highest that was."""
+    folder = make_run()
+    write_intervals(folder / "intervals.json", intervals_of(folder, default_level=default))
+    verdict, _ = validate_run(folder, SEEDS)
+    assert verdict.verdict == "PROMOTE"
+    mean, worst = verdict.to_dict()["gate"]["advisory"][-2:]
+    assert (mean["check"], mean["value"]) == ("coverage_mean", 0.75)
+    assert mean["note"] == (
+        "measured coverage of frames by intervals of level 0.5, over 0 of 4 sources; "
+        "mu +- z sigma covers 0.625"
+    )
+    assert (worst["check"], worst["value"]) == ("coverage_worst", 0.25)
+    assert worst["note"] == "held-out source cat"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": (0, 1)},
+        {"corpus_sha256": "0" * 64},
+        {"predictions": dict.fromkeys(SEEDS, "0" * 64)},
+    ],
+)
+def test_intervals_of_other_predictions_are_refused(make_run, changes):
+    folder = make_run()
+    write_intervals(folder / "intervals.json", intervals_of(folder, **changes))
+    before = files_of(folder)
+    message = (
+        r"intervals\.json: not made from the predictions of the seeds that are judged, .*"
+        r"calibrate again with loso calibrate .*run --corpus CORPUS --seeds 0,1,2,3,4"
+    )
+    with pytest.raises(BadEvidence, match=message):
+        validate_run(folder, SEEDS)
+    assert files_of(folder) == before
+
+
+def test_damaged_intervals_are_refused(make_run):
+    folder = make_run()
+    (folder / "intervals.json").write_text("{}")
+    with pytest.raises(BadEvidence, match="corpus_sha256 cannot be used: Field required"):
+        validate_run(folder, SEEDS)
+    (folder / "intervals.json").unlink()
+    (folder / "intervals.json").mkdir()
+    with pytest.raises(BadEvidence, match=r"intervals\.json: cannot be read"):
+        validate_run(folder, SEEDS)
+    assert verdicts_in(folder) == []
 
 
 def test_the_gate_in_a_verdict_is_the_gate(make_run):
@@ -258,7 +352,7 @@ def test_what_training_writes_is_borne_out_by_its_corpus(make_corpus, tmp_path):
         assert verdict.evidence["taken_on_trust"] == []
 
 
-@pytest.mark.parametrize("name", ["loso_seed3.json", "oof_seed2.parquet"])
+@pytest.mark.parametrize("name", ["loso_seed3.json", "oof_seed2.parquet", "intervals.json"])
 def test_a_run_that_changes_while_it_is_judged_gets_no_verdict(make_run, monkeypatch, name):
     from loso import verdict
 

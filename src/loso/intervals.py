@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loso.errors import BadEvidence, BadSettings
 from loso.files import write_json
@@ -274,6 +274,18 @@ class IntervalsFile(_Record):
     default_level: Annotated[float, Field(gt=0, lt=1)]
     by_pool: dict[str, Rule]
     coverage: MeasuredCoverage
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> IntervalsFile:
+        for pool in POOLS:
+            if pool not in self.by_pool or pool not in self.coverage.by_pool:
+                raise ValueError(f"pool {pool} is missing")
+            if level_key(self.default_level) not in self.by_pool[pool].quantiles:
+                raise ValueError(f"pool {pool} has no quantile of the default level")
+            measured = self.coverage.by_pool[pool]
+            if not measured.hierarchical or measured.hierarchical.keys() - measured.gaussian.keys():
+                raise ValueError(f"pool {pool} has no measured coverage")
+        return self
 
     def speaks_of(self, corpus_sha256: str | None, predictions: Mapping[int, str]) -> bool:
         """Tell whether it was made from just these predictions, by hash, of that corpus."""

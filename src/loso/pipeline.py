@@ -1,4 +1,4 @@
-"""The operator's one command: check the corpus, train, validate; every step logged."""
+"""The operator's one command: check the corpus, train, calibrate, validate; all steps logged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loso.calibration import calibrate_run, standing_intervals
 from loso.corpus.load import Corpus, load_corpus, require_trainable
 from loso.crossval import kept_rows
 from loso.engine import choose
 from loso.files import make_folder
+from loso.intervals import LEAST_SOURCES, IntervalsFile, level_key
 from loso.progress import Progress, silent
 from loso.recipe import (
     DEFAULT_CORPUS,
@@ -35,12 +37,16 @@ _log = logging.getLogger("loso")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run ends with: its corpus, its trained seeds, the verdict and where it stands."""
+    """What a run ends with: its corpus, its trained seeds, the verdict and where it stands.
+
+    `intervals` is None where the sources are too few for any.
+    """
 
     corpus: Corpus
     trained: TrainedRun
     verdict: Verdict
     verdict_path: Path
+    intervals: IntervalsFile | None
     warnings: tuple[str, ...]
 
 
@@ -62,8 +68,9 @@ def run(
 ) -> Outcome:
     """Return the verdict on a corpus, with everything behind it written to `out_dir`.
 
-    Checks the corpus, trains the seeds that are not there yet, validates. A log of the steps goes
-    to `out_dir/logs`. What cannot be used is refused before anything is written.
+    Checks the corpus, trains the seeds that are not there yet, calibrates intervals unless those
+    of the very same predictions stand there, validates. A log of the steps goes to `out_dir/logs`.
+    What cannot be used is refused before anything is written.
     """
     corpus = open_for_training(corpus_path, needs, exclude_sources=exclude_sources, key=key)
     compute, out_dir = compute or Compute(), Path(out_dir)
@@ -95,6 +102,14 @@ def run(
         warnings = (*corpus.warnings, *trained.warnings)
         for warning in warnings:
             _log.warning("%s", warning)
+        sources = len(trained.seed_files[0].folds)
+        intervals = None
+        if sources < LEAST_SOURCES:
+            few = f"no intervals: {sources} sources are too few, they take {LEAST_SOURCES}"
+            _log.warning("%s", few)
+            warnings = (*warnings, few)
+        else:
+            intervals = _calibrate(out_dir, corpus, seeds, compute, progress)
         verdict, path = validate_run(
             out_dir,
             seeds,
@@ -103,7 +118,27 @@ def run(
             corpus=corpus,
         )
         _log.info("verdict %s: %s", verdict.verdict, verdict.recommendation)
-    return Outcome(corpus, trained, verdict, path, warnings)
+    return Outcome(corpus, trained, verdict, path, intervals, warnings)
+
+
+def _calibrate(
+    out_dir: Path, corpus: Corpus, seeds: Sequence[int], compute: Compute, progress: Progress
+) -> IntervalsFile:
+    """Return the intervals that stand in a run's folder, or new ones, and log which it was."""
+
+    def report(done: float, total: float, note: str = "") -> None:
+        progress(done, total, ", ".join(filter(None, ("calibrating", note))))
+
+    found = standing_intervals(out_dir, seeds)
+    intervals = found or calibrate_run(out_dir, corpus, seeds, compute=compute, progress=report)
+    measured = intervals.coverage.by_pool["frame"].hierarchical
+    _log.info(
+        "intervals %s: level %s, measured coverage of frames %s",
+        "kept" if found else "calibrated",
+        level_key(intervals.default_level),
+        {key: of_level.mean for key, of_level in measured.items()},
+    )
+    return intervals
 
 
 def open_for_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,10 +16,11 @@ from loso.diagnosis import advise_on_predictions, advise_on_sources, diagnose
 from loso.errors import BadEvidence, BadInput
 from loso.evidence import Evidence, collect_evidence
 from loso.files import folder_lock, sha256_of, to_json, write_atomic
-from loso.gate import GateReport, evaluate_gate
+from loso.gate import Advice, GateReport, evaluate_gate
+from loso.intervals import IntervalsFile, level_key, parse_intervals
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, GateThresholds
-from loso.run_folder import VERDICT_FILES
+from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
 from loso.seedfile import predictions_file_name, seed_file_name
 
 __all__ = ["Verdict", "snapshot_corpus", "validate_run"]
@@ -94,8 +96,9 @@ def validate_run(
 
     Every score is computed again from the out-of-fold predictions, and with `corpus`, a file or
     what `load_corpus` made of it, every prediction is held against its row there. BadEvidence,
-    with nothing written, where the run cannot be judged, where a score is not borne out, or where
-    `corpus` is not what the seeds were trained on. Busy where another process works in the folder.
+    with nothing written, where the run cannot be judged, where a score is not borne out, where
+    `corpus` is not what the seeds were trained on, or where intervals in the folder are not made
+    from these predictions. Busy where another process works in the folder.
     Exactly one of PROMOTE.json and HOLD.json stands afterwards; never both.
     """
     evidence = collect_evidence(loso_dir, seeds, allow_thin=allow_thin)
@@ -107,7 +110,12 @@ def validate_run(
     elif predictions:
         evidence = replace(evidence, taken_on_trust=(*evidence.taken_on_trust, _NO_CORPUS))
     report = evaluate_gate(evidence, thresholds or GateThresholds())
-    advice = (*advise_on_sources(evidence), *advise_on_predictions(predictions))
+    intervals, intervals_sha256 = _read_intervals(evidence)
+    advice = (
+        *advise_on_sources(evidence),
+        *advise_on_predictions(predictions),
+        *_advise_on_intervals(intervals),
+    )
     report = replace(report, advisory=(*report.advisory, *advice))
     verdict = Verdict(
         verdict="PROMOTE" if report.passed else "HOLD",
@@ -116,11 +124,58 @@ def validate_run(
         seeds=tuple(evidence.seed_files),
         gate=report,
         corpus=snapshot_corpus(corpus_root),
-        evidence=_hashes(evidence),
+        evidence=_hashes(evidence, intervals_sha256),
         diagnosis=diagnose(evidence, report),
         warnings=evidence.warnings,
     )
     return verdict, _write(verdict, evidence)
+
+
+def _read_intervals(evidence: Evidence) -> tuple[IntervalsFile | None, str | None]:
+    """Return the intervals in the run's folder and the hash of their file, if there is one.
+
+    BadEvidence where they are not of the seeds that are judged.
+    """
+    path = evidence.loso_dir / INTERVALS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
+    intervals = parse_intervals(content, path)
+    corpus_sha256 = next(iter(evidence.seed_files.values())).corpus_sha256
+    if not intervals.speaks_of(corpus_sha256, evidence.predictions_sha256):
+        words = ["loso", "calibrate", str(evidence.loso_dir), "--corpus", "CORPUS", "--seeds"]
+        seeds = ",".join(map(str, evidence.seed_files))
+        raise BadEvidence(
+            "not made from the predictions of the seeds that are judged",
+            where=str(path),
+            expected=f"seeds {seeds} as they stand in the folder",
+            found=f"seeds {','.join(map(str, intervals.seeds))} as they stood",
+            fix=f"calibrate again with {shlex.join([*words, seeds])}",
+        )
+    return intervals, hashlib.sha256(content).hexdigest()
+
+
+def _advise_on_intervals(intervals: IntervalsFile | None) -> tuple[Advice, ...]:
+    """Return measured coverage of frames: at the default level, or the highest that was judged."""
+    if intervals is None:
+        return ()
+    measured = intervals.coverage.by_pool["frame"].hierarchical
+    key = level_key(intervals.default_level)
+    key = key if key in measured else max(measured, key=float)
+    found, gaussian = measured[key], intervals.coverage.by_pool["frame"].gaussian[key]
+    sources = f"{len(found.by_source)} of {intervals.n_calibration_sources} sources"
+    return (
+        Advice(
+            "coverage_mean",
+            found.mean,
+            f"measured coverage of frames by intervals of level {key}, over {sources}; mu +- z "
+            f"sigma covers {gaussian.mean:.4g}",
+        ),
+        Advice("coverage_worst", found.worst, f"held-out source {found.worst_source}"),
+    )
 
 
 def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
@@ -155,13 +210,12 @@ def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
     }
 
 
-def _hashes(evidence: Evidence) -> dict[str, Any]:
-    intervals = evidence.loso_dir / "intervals.json"
+def _hashes(evidence: Evidence, intervals_sha256: str | None) -> dict[str, Any]:
     return {
         "corpus_sha256": next(iter(evidence.seed_files.values())).corpus_sha256,
         "seeds": {str(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()},
         "predictions": {str(seed): sha256 for seed, sha256 in evidence.predictions_sha256.items()},
-        "intervals_sha256": sha256_of(intervals) if intervals.is_file() else None,
+        "intervals_sha256": intervals_sha256,
         "excluded_sources": list(evidence.excluded_sources),
         "taken_on_trust": list(evidence.taken_on_trust),
         "not_judged": list(evidence.not_judged),
@@ -175,7 +229,7 @@ def _write(verdict: Verdict, evidence: Evidence) -> Path:
     content = to_json(verdict.to_dict())
     with folder_lock(folder, "judging"):
         # Judged before the lock, so that a refusal leaves no trace: look again now.
-        _refuse_changes(evidence)
+        _refuse_changes(evidence, verdict.evidence["intervals_sha256"])
         if path.is_dir():
             raise BadInput("a folder, not a verdict", where=str(path), fix="remove it")
         with write_atomic(path) as temporary:
@@ -194,13 +248,14 @@ def _remove(path: Path) -> None:
         raise BadInput(f"cannot be removed ({error.strerror})", where=str(path)) from None
 
 
-def _refuse_changes(evidence: Evidence) -> None:
-    judged = {seed_file_name(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()}
+def _refuse_changes(evidence: Evidence, intervals_sha256: str | None) -> None:
+    judged: dict[str, str | None] = {INTERVALS_FILE: intervals_sha256}
+    judged |= {seed_file_name(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()}
     for seed, sha256 in evidence.predictions_sha256.items():
         judged[predictions_file_name(seed)] = sha256
-    for name, sha256 in judged.items():
+    for name, expected in judged.items():
         path = evidence.loso_dir / name
-        if not path.is_file() or sha256_of(path) != sha256:
+        if (sha256_of(path) if path.is_file() else None) != expected:
             raise BadEvidence(
                 "changed while it was judged",
                 where=str(path),

@@ -1,4 +1,4 @@
-"""Commands that judge: `gate` and `validate`."""
+"""Commands that judge: `gate`, `calibrate` and `validate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from loso.cli.console import hint, print_json, warn_all
+from loso.cli.console import hint, print_json, show_progress, warn_all
 from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
@@ -18,13 +18,14 @@ from loso.cli.options import (
     parse_seeds,
 )
 from loso.cli.settings import with_settings
-from loso.recipe import GateThresholds
+from loso.recipe import DEFAULT_CORPUS, Compute, GateThresholds
 
 if TYPE_CHECKING:
     from loso.gate import GateReport
+    from loso.intervals import IntervalsFile, LevelCoverage
     from loso.verdict import Verdict
 
-__all__ = ["gate", "print_verdict", "validate"]
+__all__ = ["calibrate", "gate", "print_verdict", "validate"]
 
 _SCORES_AS_THEY_STAND: Final = (
     "scores are taken from the seed files; loso validate recomputes them from the predictions"
@@ -62,6 +63,87 @@ def gate(
         hint(_SCORES_AS_THEY_STAND)
     if not report.passed:
         raise typer.Exit(1)
+
+
+@with_settings
+def calibrate(
+    loso_dir: LosoDir,
+    compute: Compute,
+    corpus: Annotated[
+        Path, typer.Option("--corpus", help="Corpus that the seeds were trained on.")
+    ] = DEFAULT_CORPUS,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of points that intervals are to cover; by default the highest "
+            "of 0.95, 0.9 and 0.8 that the sources support with room to spare."
+        ),
+    ] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option(help="Most refits a seed, each without two sources; 66 by default."),
+    ] = None,
+    key: KeyOption = None,
+    seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
+    as_json: JsonOption = False,
+) -> None:
+    """Calibrate a run's intervals over its sources and measure their coverage by refits.
+
+    Exit 2 where the run cannot be judged or its sources do not support the level; then nothing is
+    written.
+    """
+    chosen = parse_seeds(seeds)
+    from loso.calibration import calibrate_run
+    from loso.corpus.load import load_corpus
+    from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
+
+    opened = load_corpus(corpus, key=key or ())
+    with show_progress("calibrating") as progress:
+        intervals = calibrate_run(
+            loso_dir, opened, chosen, level=level, pairs=pairs, compute=compute, progress=progress
+        )
+    warn_all(opened.warnings)
+    if as_json:
+        print_json(intervals.model_dump(mode="json"))
+    else:
+        typer.echo("\n".join(_interval_lines(intervals)))
+    hint(f"wrote {loso_dir / INTERVALS_FILE}")
+    if any((loso_dir / name).exists() for name in VERDICT_FILES):
+        hint("the verdict in this folder was given before: validate again")
+
+
+def _interval_lines(intervals: IntervalsFile) -> Iterator[str]:
+    """Yield the rule of each pool and how it did beside mu +- z sigma."""
+    from loso.intervals import level_key
+
+    level, coverage = level_key(intervals.default_level), intervals.coverage
+    judged = f"{len(coverage.judged_sources)} of {intervals.n_calibration_sources}"
+    yield f"intervals of level {level}, supported by {intervals.n_calibration_sources} sources"
+    yield ""
+    yield f"{'pool':6}{'interval':34}{'coverage':>9}{'worst':>7}{'width':>8}   mu +- z sigma"
+    for pool, rule in intervals.by_pool.items():
+        quantile = f"{rule.quantiles[level]:.4g}"
+        form = f"mu +- {quantile}"
+        if rule.form == "scaled":
+            form += f" x (sigma + {rule.s0:.3g})"
+        measured = coverage.by_pool[pool]
+        yield (
+            f"{pool:6}{form:34}{_covered(measured.hierarchical.get(level))}"
+            f"   {_covered(measured.gaussian.get(level))}"
+        )
+    frame = coverage.by_pool["frame"]
+    yield ""
+    yield f"coverage is measured by refits on {judged} sources: mean, worst source, mean width"
+    if level in frame.hierarchical:
+        yield f"worst source of frames: {frame.hierarchical[level].worst_source}"
+    else:
+        yield f"no coverage at level {level}: {frame.left_out['hierarchical'][level]}"
+
+
+def _covered(found: LevelCoverage | None) -> str:
+    if found is None:
+        return f"{'-':>9}{'-':>7}{'-':>8}"
+    return f"{found.mean:9.3f}{found.worst:7.3f}{found.mean_width:8.3g}"
 
 
 @with_settings
