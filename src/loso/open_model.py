@@ -82,11 +82,13 @@ class OpenModel:
     def run(self, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return mu and sigma (rows,) and the members' scores (members, rows) of raw inputs.
 
-        sigma is the standard deviation of the members' scores, ddof=1.
+        sigma is the standard deviation of the members' scores, ddof=1. Where a network leaves the
+        finite numbers, so do they.
         """
         scores = np.stack([member.run(matrix) for member in self.members])
         if self.ensemble is None:
-            return scores.mean(axis=0), scores.std(axis=0, ddof=1), scores
+            with np.errstate(invalid="ignore"):
+                return scores.mean(axis=0), scores.std(axis=0, ddof=1), scores
         found = self.ensemble.run(matrix[:, :_N_FEATURES], matrix[:, _N_FEATURES:])
         mu, sigma = (found[name].astype(np.float64) for name in ENSEMBLE_OUTPUTS[:2])
         return mu, sigma, scores

@@ -28,6 +28,9 @@ __all__ = ["Prediction", "Predictor"]
 
 _PRESET, _CRF = (CODEC_BLOCK_COLUMNS.index(name) for name in ("preset_norm", "crf_norm"))
 
+_LARGEST: Final = 1e12
+"""Far above any feature, and float32 holds what standardising makes of it."""
+
 _REMEASURE: Final = "measure the row again, or drop it"
 _Vector = NDArray[np.float64]
 
@@ -245,11 +248,11 @@ def _checked(frame: pl.DataFrame) -> pl.DataFrame:
     for name in (*numbers, "encoder"):
         bad = frame[name].is_null()
         if name in numbers:
-            bad |= ~frame[name].cast(pl.Float64).is_finite()
+            bad |= ~(frame[name].cast(pl.Float64).abs() <= _LARGEST)
         if bad.any():
             at = bad.arg_max() or 0
             raise BadInput(
-                f"{name} has no {'finite ' if name in numbers else ''}value",
+                f"{name} has no value that can be scored",
                 where=f"row {at + 1}",
                 found=f"{frame[name][at]}",
                 fix=_REMEASURE,
