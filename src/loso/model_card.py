@@ -10,6 +10,7 @@ from loso.gate import mean_per_fold
 from loso.grounds import Grounds
 from loso.intervals import IntervalsFile, level_key
 from loso.modelfile import Manifest
+from loso.schema import encoder_index
 
 __all__ = ["TrainingSet", "model_card"]
 
@@ -153,7 +154,8 @@ def _trained_on(manifest: Manifest, training: TrainingSet) -> Iterator[str]:
 def _limits(manifest: Manifest, training: TrainingSet) -> Iterator[str]:
     yield "## Limits"
     yield ""
-    unseen = [name for name in manifest.encoder_vocab if name not in training.encoders]
+    seen = {encoder_index(name) for name in training.encoders}
+    unseen = [name for i, name in enumerate(manifest.encoder_vocab) if i not in seen]
     yield f"- No row of these encoders was seen: {', '.join(map(_plain, unseen)) or 'none'}."
     if manifest.preset_constant is not None:
         yield (

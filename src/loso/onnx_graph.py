@@ -141,6 +141,10 @@ def _refusal(where: str, problem: str, expected: object = "", found: object = ""
     )
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def _opset(model: onnx.ModelProto, where: str) -> int:
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     opset: int = versions.get("ai.onnx", 0)
@@ -217,9 +221,8 @@ def _check_sizes(model: onnx.ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(model)
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise _refusal(where, f"not a graph that can run ({reason})") from None
+    except Exception as error:  # noqa: BLE001 (its own classes, and text that is no UTF-8)
+        raise _refusal(where, f"not a graph that can run ({_first_line(error)})") from None
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         dims = value.type.tensor_type.shape.dim
         if math.prod(max(dim.dim_value, 1) for dim in dims) > _MOST_NUMBERS_A_ROW:
@@ -289,9 +292,8 @@ class Session:
                 graph.content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001 (onnxruntime's classes share no other base)
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise _refusal(graph.where, f"onnxruntime cannot open it ({reason})") from None
-        self.outputs = graph.outputs
+            raise _refusal(graph.where, f"cannot be opened ({_first_line(error)})") from None
+        self._graph = graph
 
     def run(
         self, features: NDArray[np.floating], codec_block: NDArray[np.floating]
@@ -299,13 +301,19 @@ class Session:
         """Return each output (rows,) of rows (rows, F) and (rows, C), by its name."""
         blocks = [np.ascontiguousarray(a, dtype=np.float32) for a in (features, codec_block)]
         pieces = [
-            self._session.run(
-                self.outputs,
-                dict(zip(INPUT_NAMES, (a[i : i + _ROWS_AT_ONCE] for a in blocks), strict=True)),
-            )
-            for i in range(0, len(blocks[0]), _ROWS_AT_ONCE)
+            self._run([a[start : start + _ROWS_AT_ONCE] for a in blocks])
+            for start in range(0, len(blocks[0]), _ROWS_AT_ONCE)
         ]
         if not pieces:
-            return {name: np.empty(0, dtype=np.float32) for name in self.outputs}
+            return {name: np.empty(0, dtype=np.float32) for name in self._graph.outputs}
         joined = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-        return dict(zip(self.outputs, joined, strict=True))
+        return dict(zip(self._graph.outputs, joined, strict=True))
+
+    def _run(self, blocks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        try:
+            found: list[NDArray[np.float32]] = self._session.run(
+                self._graph.outputs, dict(zip(INPUT_NAMES, blocks, strict=True))
+            )
+        except Exception as error:  # noqa: BLE001 (the same)
+            raise _refusal(self._graph.where, f"cannot run ({_first_line(error)})") from None
+        return found
