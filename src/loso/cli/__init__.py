@@ -25,6 +25,10 @@ _VERBS: Final = {
         "Train every seed with each source held out once; write scores and predictions.",
     ),
     "run": ("train:run", "Check the corpus, train, validate: the operator's one command."),
+    "calibrate": (
+        "judge:calibrate",
+        "Calibrate a run's intervals over its sources and measure their coverage by refits.",
+    ),
     "gate": (
         "judge:gate",
         "Hold the scores in a run's seed files against the limits: exit 0 pass, 1 fail.",
@@ -32,6 +36,14 @@ _VERBS: Final = {
     "validate": (
         "judge:validate",
         "Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.",
+    ),
+    "export": (
+        "model:export",
+        "Fit a promoted run's seeds on the whole corpus; write graphs, records and a card.",
+    ),
+    "registry": (
+        "model:registry_app",
+        "Which exported models are for production: list, flip, unflip.",
     ),
 }
 """For every verb the module and name of what it calls, and its line in the list of verbs."""
