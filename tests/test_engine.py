@@ -1,11 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loso.engine import Member, Network, TrainingPlan, choose, train_members
-from loso.engine.counter import Purpose, fold_in
+from loso.engine import (
+    Member,
+    Network,
+    TrainingPlan,
+    _torch_threads,
+    batched,
+    choose,
+    counter_torch,
+    train_members,
+)
+from loso.engine.counter import Purpose, dropout_bits, fold_in, shuffled
 from loso.engine.network import first_network
 from loso.errors import BadSettings, Diverged, MissingTool
 from loso.recipe import Recipe
@@ -211,3 +222,122 @@ def test_network_predicts_nothing_for_no_rows():
 def test_cuda_is_refused_where_there_is_none():
     with pytest.raises(MissingTool, match="no CUDA device is visible to torch; use --device cpu"):
         choose("batched", "cuda")
+
+
+def as_tensor(keys):
+    return torch.from_numpy(keys.view(np.int64))
+
+
+any_keys = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=6).map(
+    lambda words: np.array(words, np.uint64)
+)
+
+
+@settings(deadline=None)
+@given(
+    keys=any_keys, word=st.integers(0, 2**31), units=st.integers(1, 40), batch=st.integers(1, 70)
+)
+def test_torch_draws_the_bits_that_numpy_draws(keys, word, units, batch):
+    folded = counter_torch.fold_in(as_tensor(keys), word)
+    assert np.array_equal(folded.numpy().view(np.uint64), fold_in(keys, word))
+    bits = counter_torch.dropout_bits(as_tensor(keys), units, batch)
+    assert np.array_equal(bits.numpy(), dropout_bits(keys, units, batch))
+
+
+@settings(deadline=None)
+@given(
+    keys=any_keys,
+    size=st.integers(1, 5000)
+    | st.integers(1, 2**31 - 1)
+    | st.sampled_from([2**k for k in range(31)]),
+    places=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=60),
+)
+def test_torch_draws_the_orders_that_numpy_draws(keys, size, places):
+    keys, sizes = keys[:, None], np.array([[size]])
+    position = (np.array(places) * size).astype(np.int64)
+    found = counter_torch.shuffled(
+        as_tensor(keys), torch.from_numpy(sizes), torch.from_numpy(position)
+    )
+    assert np.array_equal(found.numpy(), shuffled(keys, sizes, position))
+
+
+def captured_by_hand(runs):
+    """As CUDA capture: some runs to warm up, then the same callable again and again."""
+
+    def captured(step):
+        for _ in range(3):
+            step()
+
+        def replay():
+            runs.append(1)
+            step()
+
+        return replay
+
+    return captured
+
+
+def train_directly(plan, seen=None, **options):
+    progress = (lambda *_: None) if seen is None else (lambda done, *_: seen.append(done))
+    with _torch_threads(1):
+        return batched.train(plan, device="cpu", progress=progress, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_replayed_steps_on_device_draws_give_the_same_bytes(monkeypatch, dtype, dropout):
+    # Members of 3 and of 4 steps an epoch end at different times, in spans of 16 and of 512 steps.
+    plan = make_plan(dtype=dtype, members=3, epochs=11, dropout=dropout, hidden=16, batch_size=29)
+    runs, seen = [], []
+    monkeypatch.setattr(batched, "_captured", captured_by_hand(runs))
+    direct = train_directly(plan)
+    replayed = train_directly(plan, seen, replayed=True)
+    steps = sorted({plan.steps(member) for member in plan.members})
+    assert (seen, len(runs)) == (steps, steps[-1])
+    assert len(steps) > 1
+    assert weight_bytes(direct) == weight_bytes(replayed)
+    assert direct.losses.tobytes() == replayed.losses.tobytes()
+
+
+def test_a_device_that_holds_few_masks_draws_in_more_spans(monkeypatch):
+    plan = make_plan(members=2, epochs=20, hidden=8, batch_size=32)
+    monkeypatch.setattr(batched, "_captured", captured_by_hand([]))
+    at_once = train_directly(plan, replayed=True)
+    monkeypatch.setattr(counter_torch, "_MASK_NUMBERS", 0)
+    seen = []
+    in_spans = train_directly(plan, seen, replayed=True)
+    assert seen == [16, 32, 48, 60, 76, 80]
+    assert weight_bytes(at_once) == weight_bytes(in_spans)
+    assert at_once.losses.tobytes() == in_spans.losses.tobytes()
+
+
+def test_divergence_is_found_in_replayed_steps_too(monkeypatch):
+    plan = make_plan(dtype=np.float32, members=2, epochs=30, lr=1e3, hidden=64)
+    plan.target[:] = 1e30
+    monkeypatch.setattr(batched, "_captured", captured_by_hand([]))
+    trained = train_directly(plan, replayed=True)
+    with pytest.raises(Diverged, match=r"seed 0, held out source0: .*not finite, found epoch \d+"):
+        trained.require_finite(plan)
+
+
+def test_batched_learns_a_standardised_target_as_the_plain_loop_does():
+    plan = make_plan(epochs=5, dropout=0.0, hidden=16)
+    members = tuple(replace(m, target_mean=40.0 + m.fold, target_std=7.0) for m in plan.members)
+    plan = replace(plan, members=members)
+    reference = train_members(plan, engine="reference")
+    trained = train_members(plan, engine="batched")
+    assert largest_difference(reference, trained) < FLOAT64
+    np.testing.assert_allclose(reference.losses, trained.losses, rtol=FLOAT64)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, FLOAT64), (np.float32, FLOAT32)])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_cuda_trains_what_the_cpu_trains(dtype, tolerance, dropout):
+    plan = make_plan(dtype=dtype, members=5, epochs=50, dropout=dropout, hidden=16, lr=5e-3)
+    on_cpu = train_members(plan, engine="batched", device="cpu")
+    on_cuda = train_members(plan, engine="batched", device="cuda")
+    assert largest_difference(on_cpu, on_cuda) < tolerance
+    np.testing.assert_allclose(on_cpu.losses, on_cuda.losses, rtol=tolerance)
+    again = train_members(plan, engine="batched", device="cuda")
+    assert weight_bytes(again) == weight_bytes(on_cuda)

@@ -15,21 +15,23 @@ PACKAGE = Path(loso.__file__).parent
 ORDER = """
 errors files schema recipe progress
 metrics.correlation metrics.error metrics.pooling metrics
-video video.encoders video.ffmpeg video.clips video.measure
+video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
 corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
+corpus.logs corpus.names corpus.join corpus.from_logs
 features folds inputs
-engine.counter engine.network engine.plan engine.reference engine.batched engine.native engine
+engine.counter engine.network engine.plan engine.reference
+engine.counter_torch engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals coverage calibration
 gate diagnosis verdict grounds
 modelfile sums onnx_build onnx_graph final_fit signing model_card model_records
-export registry verify predict evaluate sklearn
+export registry verify open_model predict evaluate sklearn
 data pipeline
-cli.console cli.options cli.settings cli.corpus cli.judge cli.model cli.predict cli.train cli
+cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.model cli.predict cli.train cli
 """.split()
 
 HEAVY = {
-    "torch": {"engine", "engine.batched", "engine.reference"},
+    "torch": {"engine", "engine.batched", "engine.counter_torch", "engine.reference"},
     "imageio_ffmpeg": {"video.ffmpeg"},
     "subprocess": {"video.ffmpeg"},
     "filelock": {"files"},
