@@ -1,5 +1,7 @@
 import json
+import re
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -60,6 +62,29 @@ def test_intervals_say_what_they_were_made_from(make_trained):
             assert set(method) == {"0.5", "0.8"}
             assert all(set(of_level.by_source) == set(SOURCES) for of_level in method.values())
     assert not {"certified", "guaranteed"} & set(path.read_text().split())
+
+
+def test_every_key_is_documented(make_trained):
+    folder, corpus = make_trained()
+    calibrate_run(folder, corpus, [0, 1])
+    record = json.loads((folder / "intervals.json").read_text())
+    words = dict.fromkeys(POOLS, "POOL") | dict.fromkeys(SOURCES, "SRC")
+    words |= {"0.5": "LEVEL", "0.8": "LEVEL"}
+    words |= dict.fromkeys(("hierarchical", "gaussian", "permuted_split"), "METHOD")
+
+    def leaves(value, path):
+        if isinstance(value, dict) and path not in documented:
+            for key, inner in value.items():
+                # `mean` is a pool, and below a level a figure
+                word = key if path.endswith("LEVEL") else words.get(key, key)
+                yield from leaves(inner, f"{path}.{word}".strip("."))
+        else:
+            yield path
+
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = text.split("### `intervals.json`")[1].split("\n### ")[0]
+    documented = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+    assert set(leaves(record, "")) == documented
 
 
 def test_the_rules_come_from_the_runs_own_predictions(make_trained):

@@ -3,10 +3,14 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
-from loso.cli import main
+from loso.cli import judge, main
 from loso.cli.options import parse_seeds
+from loso.corpus.load import load_corpus
 from loso.errors import BadSettings
+from loso.recipe import Recipe
+from loso.run_folder import train_into
 
 
 @pytest.fixture
@@ -192,6 +196,77 @@ def test_validate_refuses_broken_evidence_with_exit_code_2(loso, make_run):
     assert (code, out) == (2, "")
     assert "is not borne out" in err
     assert not list(folder.glob("[PH]*.json"))
+
+
+# -- loso calibrate -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(make_corpus, tmp_path):
+    """A run of five made-up sources, and its corpus."""
+    corpus = load_corpus(make_corpus(sources=["ant", "bee", "cat", "dog", "elk"]))
+    train_into(tmp_path / "run", corpus, Recipe(epochs=2, hidden=8), [0, 1])
+    return tmp_path / "run", corpus.path
+
+
+@pytest.fixture
+def calibrate(capsys):
+    """Run the command by itself; return its exit code, stdout and stderr, or raise its refusal."""
+    app = typer.Typer()
+    app.command()(judge.calibrate)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            app(list(map(str, words)))
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_calibrate_prints_each_pool_with_its_coverage(calibrate, trained):
+    folder, corpus = trained
+    code, out, err = calibrate(folder, "--corpus", corpus, "--seeds", "0,1")
+    record = json.loads((folder / "intervals.json").read_text())
+    frame = record["coverage"]["by_pool"]["frame"]["hierarchical"]["0.8"]
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "intervals of level 0.8, supported by 5 sources"
+    assert [line.split()[0] for line in lines[3:8]] == ["frame", "mean", "hmean", "p1", "p5"]
+    assert lines[3].startswith(f"frame mu +- {record['by_pool']['frame']['quantiles']['0.8']:.4g}")
+    assert f"{frame['mean']:9.3f}{frame['worst']:7.3f}{frame['mean_width']:8.3g}" in lines[3]
+    assert lines[-1] == f"worst source of frames: {frame['worst_source']}"
+    assert err.splitlines()[-1] == f"wrote {folder}/intervals.json"
+    assert "certified" not in out
+
+
+def test_calibrate_as_json_prints_the_file(calibrate, trained):
+    folder, corpus = trained
+    (folder / "PROMOTE.json").write_text("{}")
+    words = ["--level", "0.6", "--pairs", "4", "--threads", "1", "--json"]
+    code, out, err = calibrate(folder, "--corpus", corpus, "--seeds", "0,1", *words)
+    record = json.loads(out)
+    assert code == 0
+    assert record == json.loads((folder / "intervals.json").read_text())
+    assert record["default_level"] == 0.6
+    assert record["coverage"]["capped"] is True
+    assert err.endswith("the verdict in this folder was given before: validate again\n")
+
+
+def test_calibrate_says_where_no_coverage_can_be_measured(calibrate, make_corpus, tmp_path):
+    corpus = load_corpus(make_corpus(sources=["ant", "bee", "cat", "dog"]))
+    train_into(tmp_path / "run", corpus, Recipe(epochs=1, hidden=4), [0, 1])
+    _, out, _ = calibrate(tmp_path / "run", "--corpus", corpus.path, "--seeds", "0,1")
+    assert out.splitlines()[-1] == (
+        "no coverage at level 0.8: 3 sources are left to calibrate a judged one, and do not "
+        "support it"
+    )
+
+
+def test_calibrate_refuses_what_the_sources_do_not_support(calibrate, trained):
+    folder, corpus = trained
+    with pytest.raises(BadSettings, match="calibrate on 19 sources"):
+        calibrate(folder, "--corpus", corpus, "--seeds", "0,1", "--level", "0.95")
+    assert not (folder / "intervals.json").exists()
 
 
 # -- Seeds ----------------------------------------------------------------------------------------
