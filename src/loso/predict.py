@@ -16,15 +16,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from loso.corpus.load import Corpus
+from loso.corpus.rows import identity_of
 from loso.errors import BadInput, BadSettings
 from loso.inputs import NEUTRAL, build_inputs
 from loso.intervals import POOLS, level_key
 from loso.metrics.pooling import CLIP_POOLS, pool_scores
 from loso.modelfile import ENSEMBLE_OUTPUTS, Manifest
 from loso.open_model import GAUSSIAN, OpenModel, open_model
-from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, IDENTITY, VMAF_RANGE
+from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, VMAF_RANGE
+from loso.video.clips import ClipSettings
+from loso.video.ffmpeg import find_ffmpeg
+from loso.video.pair import measure_pair
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "measure_rows", "number_clips"]
 
 _PRESET, _CRF = (CODEC_BLOCK_COLUMNS.index(name) for name in ("preset_norm", "crf_norm"))
 
@@ -72,6 +76,11 @@ class Predictor:
         """The ensemble's record."""
         return self.model.manifest
 
+    @property
+    def training_ranges(self) -> dict[str, tuple[float, float]]:
+        """The range in training of each input that has one on record."""
+        return {"cq": self.model.cq_range} | (self.manifest.training_ranges or {})
+
     def interval_of(self, level: float | None = None) -> tuple[float | None, str]:
         """Return the level in force and what its intervals rest on; BadSettings without such."""
         confidence = self.manifest.confidence
@@ -96,20 +105,23 @@ class Predictor:
         sources = confidence.n_calibration_sources
         return chosen, f"{confidence.method}, supported by {sources} sources"
 
-    def predict(self, frame: pl.DataFrame, *, level: float | None = None) -> Prediction:
+    def predict(
+        self, frame: pl.DataFrame, *, level: float | None = None, key: Sequence[str] = ()
+    ) -> Prediction:
         """Return the scores of rows with the six features, `encoder` and `cq`.
 
-        `src preset clip frame_index` are used where they are there. BadInput names a row that
-        cannot be scored, BadSettings a level that the model has no intervals of.
+        `src preset clip frame_index` name a row where they are there, and the columns of `key`.
+        BadInput names a row that cannot be scored, BadSettings a level that the model has no
+        intervals of.
         """
         chosen, interval = self.interval_of(level)
-        rows = _checked(frame)
+        rows = _checked(frame, key)
         matrix, warnings = self._inputs(rows)
         mu, sigma, scores = self.model.run(matrix)
         lost = np.flatnonzero(~np.isfinite(mu + sigma))
         if len(lost):
             raise BadInput("the score is not finite", where=f"row {lost[0] + 1}", fix=_REMEASURE)
-        names = [name for name in IDENTITY if name in rows.columns]
+        names = identity_of(rows.columns, key)
         frames = rows.select(names).with_columns(
             **self._bounds("frame", mu, sigma, chosen),
             outside=self._outside(rows),
@@ -121,7 +133,7 @@ class Predictor:
             n_outside=pl.col("outside").is_not_null().sum().cast(pl.Int64),
             unseen_encoder=pl.col("unseen_encoder").first(),
         )
-        pooled = pool_scores(np.vstack([mu, scores]), _clip_of_row(rows.select(keys)))
+        pooled = pool_scores(np.vstack([mu, scores]), number_clips(rows.select(keys)))
         for pool in CLIP_POOLS:
             of_mu, *of_members = pooled[pool]
             bounds = self._bounds(pool, of_mu, np.std(of_members, axis=0, ddof=1), chosen)
@@ -181,7 +193,7 @@ class Predictor:
 
     def _outside(self, rows: pl.DataFrame) -> pl.Series:
         """Return for each row the names of the inputs outside their range in training."""
-        ranges = {"cq": self.model.cq_range} | (self.manifest.training_ranges or {})
+        ranges = self.training_ranges
         known = [name for name in (*CANONICAL_6, "cq") if name in ranges]
         flags = [
             pl.when(~pl.col(name).is_between(*ranges[name])).then(pl.lit(name)) for name in known
@@ -196,7 +208,36 @@ class Predictor:
         return ~rows["encoder"].is_in(list(seen))
 
 
-def _clip_of_row(keys: pl.DataFrame) -> NDArray[np.intp]:
+def measure_rows(
+    reference: Path,
+    distorted: Path,
+    *,
+    encoder: str,
+    cq: float,
+    preset: str | None = None,
+    raw_size: tuple[int, int] | None = None,
+    raw_pixel_format: str = "yuv420p",
+    ffmpeg: str = "",
+) -> pl.DataFrame:
+    """Return a row for each frame of a distorted video, measured against its reference.
+
+    `raw_size` and `raw_pixel_format` are those of `.yuv` files. BadClip where a video cannot be
+    decoded and where the two differ in frames, MissingTool without an ffmpeg that has libvmaf.
+    """
+    settings = ClipSettings(raw_size=raw_size, raw_pixel_format=raw_pixel_format)
+    scores = measure_pair(reference, distorted, find_ffmpeg(ffmpeg), settings=settings)
+    return pl.DataFrame(scores).select(
+        pl.lit(reference.stem).alias("src"),
+        pl.lit(encoder).alias("encoder"),
+        pl.lit(preset, dtype=pl.String).alias("preset"),
+        pl.lit(float(cq)).alias("cq"),
+        pl.lit(distorted.stem).alias("clip"),
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("frame_index"),
+        *CANONICAL_6,
+    )
+
+
+def number_clips(keys: pl.DataFrame) -> NDArray[np.intp]:
     """Return the number of each row's clip; clips count in order of appearance."""
     groups = keys.with_row_index("row number").group_by(keys.columns, maintain_order=True)
     clip = np.empty(keys.height, dtype=np.intp)
@@ -226,10 +267,10 @@ def _about(rows: pl.DataFrame, frames: pl.DataFrame, names: Sequence[str]) -> It
         )
 
 
-def _checked(frame: pl.DataFrame) -> pl.DataFrame:
+def _checked(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Return the columns in use, typed; BadInput names the first value that cannot be used."""
     numbers = (*CANONICAL_6, "cq")
-    missing = [name for name in (*numbers, "encoder") if name not in frame.columns]
+    missing = [name for name in (*numbers, "encoder", *key) if name not in frame.columns]
     if missing:
         raise BadInput(
             f"missing columns: {', '.join(missing)}",
@@ -240,7 +281,8 @@ def _checked(frame: pl.DataFrame) -> pl.DataFrame:
     if frame.is_empty():
         raise BadInput("holds no rows", where="the rows", expected="at least one")
     texts = [name for name in ("src", "encoder", "preset", "clip") if name in frame.columns]
-    for name in (*texts, *numbers, *({"frame_index"} & set(frame.columns))):
+    others = [name for name in ("frame_index", *key) if name in frame.columns]
+    for name in (*texts, *numbers, *others):
         kind = frame[name].dtype
         wrong = kind.is_nested() or (name in numbers and not kind.is_numeric())
         if wrong or (name == "encoder" and kind.is_numeric()):
@@ -260,5 +302,5 @@ def _checked(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         *(pl.col(name).cast(pl.String) for name in texts),
         *(pl.col(name).cast(pl.Float64) for name in numbers),
-        *({"frame_index"} & set(frame.columns)),
+        *(name for name in dict.fromkeys(others) if name not in {*texts, *numbers}),
     )
