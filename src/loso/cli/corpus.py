@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.console import hint, print_json, show_progress
+from loso.cli.logs import import_
 from loso.cli.options import JsonOption, KeyOption
 from loso.cli.settings import with_settings
 from loso.corpus.plan import BuildSettings
@@ -31,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.command("import")(import_)
 
 _RAW = "Raw YUV clips"
 

@@ -23,6 +23,7 @@ from loso.schema import CANONICAL_6
 from loso.video.clips import Clip
 from loso.video.encoders import Encoder, Rate
 from loso.video.ffmpeg import FfmpegSession
+from loso.video.logged import logged_names
 
 __all__ = [
     "Encode",
@@ -236,10 +237,9 @@ def _read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
         log: dict[str, Any] = json.loads(path.read_bytes())
         frames: Sequence[dict[str, float]] = [frame["metrics"] for frame in log["frames"]]
         columns: dict[str, tuple[float, ...]] = {}
+        names = logged_names(frames[0])
         for name in ("vmaf", *CANONICAL_6):
-            # libvmaf prefixes its integer features; its float ones go by the bare name.
-            logged = f"integer_{name}" if f"integer_{name}" in frames[0] else name
-            columns[name] = tuple(float(frame[logged]) for frame in frames)
+            columns[name] = tuple(float(frame[names[name]]) for frame in frames)
         version = str(log["version"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CannotRun(f"libvmaf's log is not whole ({error!r})") from None
