@@ -26,7 +26,7 @@ FLOAT32 = 1e-3
 """PARITY_TOLERANCE, said again: a change of it should be noticed."""
 
 LOOSE = GateThresholds(mean_plcc_threshold=0.5, plcc_spread_max=1.0, per_seed_min=0.5)
-COMPUTE = Compute(engine="batched", device="cpu", threads=1)
+COMPUTE = Compute(device="cpu", threads=1)
 SEEDS = (0, 1)
 STEM = "fr_regressor_v2_ensemble_v1"
 
