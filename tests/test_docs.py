@@ -305,8 +305,18 @@ COMMANDS = dict(commands())
 NEEDED = {
     "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
     "loso corpus check": "corpus.jsonl",
+    "loso corpus import": "a_libx264_crf20.json --out c.jsonl --name-pattern {src}_{encoder}_crf{cq}",
+    "loso corpus import": "log.json --out corpus.jsonl --name-pattern {src}_{cq}",
+    "loso calibrate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",
+    "loso export": "runs/first",
+    "loso registry list": "model",
+    "loso registry flip": "model --verdict PROMOTE.json",
+    "loso registry unflip": "model --reason text",
+    "loso verify": "model",
+    "loso predict": "--model model",
+    "loso evaluate": "--model model --corpus corpus.jsonl",
 }
 """What a command line cannot do without."""
 
