@@ -460,3 +460,85 @@ def test_device_paths_and_pixel_format_reach_the_build(measurer, clip, tmp_path,
     assert settings.clips.raw_size == (192, 144)
     assert settings.clips.fps == 25
     assert [(c.encoder.name, c.rate.value) for c in settings.choices] == [("h264_qsv", 20)]
+
+
+# -- The exporter ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exporter(monkeypatch):
+    return load(monkeypatch, "ai/scripts/export_ensemble_v2_seeds.py")
+
+
+@pytest.fixture
+def judged(make_run, tmp_path):
+    """Words for the exporter: a promoted run of one epoch, its corpus and a folder."""
+    from loso.recipe import GateThresholds
+    from loso.verdict import validate_run
+
+    run = make_run(seeds=(0, 1), edit=lambda _, content: content.update(epochs=1, hidden=3))
+    corpus = tmp_path / "corpus.jsonl"
+    loose = GateThresholds(mean_plcc_threshold=0.5, per_seed_min=0.5)
+    _, verdict = validate_run(run, (0, 1), loose, corpus=corpus)
+    words = ["--corpus", corpus, "--promote-json", verdict, "--out-dir", tmp_path / "tiny"]
+    return [*map(str, words), "--seeds", "0,1", "--epochs", "1"]
+
+
+def test_the_exporter_keeps_its_defaults(exporter):
+    assert vars(exporter.build_argparser().parse_args([])) == {
+        "corpus": Path("runs/phase_a/full_grid/per_frame_canonical6.jsonl"),
+        "promote_json": Path("runs/ensemble_v2_real/PROMOTE.json"),
+        "seeds": "0,1,2,3,4",
+        "epochs": 200,
+        "batch_size": 32,
+        "lr": 5e-4,
+        "weight_decay": 1e-5,
+        "out_dir": Path("model/tiny"),
+        "update_registry": False,
+    }
+
+
+def test_the_exporter_writes_members_on_trial_or_flips_them(exporter, judged, tmp_path, capsys):
+    stem, registry = "fr_regressor_v2_ensemble_v1", tmp_path / "tiny" / "registry.json"
+    assert exporter.main(judged) == 0
+    printed = capsys.readouterr().out
+    for seed, entry in enumerate(json.loads(registry.read_text())["models"]):
+        assert entry["id"] == f"{stem}_seed{seed}"
+        assert entry["smoke"] is True
+        assert f"[export-ens] seed{seed}: {entry['sha256']}\n" in printed
+        sidecar = json.loads((tmp_path / f"tiny/{stem}_seed{seed}.json").read_text())
+        assert sidecar["sha256"] == entry["sha256"]
+        assert sidecar["gate"]["verdict"] == "PROMOTE"
+    assert exporter.main([*judged, "--update-registry"]) == 0
+    assert not any(entry["smoke"] for entry in json.loads(registry.read_text())["models"])
+
+
+def test_the_exporters_exit_codes(exporter, judged, tmp_path, capsys):
+    def told(*more):
+        return exporter.main([*judged, *more]), capsys.readouterr().err
+
+    assert told("--corpus", str(tmp_path / "none")) == (
+        2,
+        f"error: {tmp_path}/none: file not found\n",
+    )
+    assert told("--promote-json", str(tmp_path / "none"))[0] == 2
+    for option, value in (
+        ("epochs", "2"),
+        ("batch-size", "16"),
+        ("lr", "1"),
+        ("weight-decay", "0"),
+    ):
+        code, text = told(f"--{option}", value)
+        assert code == 2
+        assert f"--{option} is not what the run was trained and judged with" in text
+    assert "--seeds are not those of the verdict" in told("--seeds", "0,1,2")[1]
+    run = tmp_path / "run"
+    (run / "other.json").write_text('{"verdict": "PROMOTE"}')
+    assert "not a run's verdict" in told("--promote-json", str(run / "other.json"))[1]
+    (run / "other.json").write_text('{"verdict": "HOLD"}')
+    code, text = told("--promote-json", str(run / "other.json"))
+    assert (code, "the verdict is not PROMOTE" in text) == (3, True)
+    (run / "oof_seed1.parquet").write_bytes(b"")
+    code, text = told()
+    assert (code, "not the predictions that the verdict judged" in text) == (1, True)
+    assert not (tmp_path / "tiny").exists()
