@@ -14,7 +14,8 @@ PACKAGE = Path(loso.__file__).parent
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
 errors files schema recipe progress
-metrics.correlation metrics.error metrics.pooling metrics
+metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
+metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
 corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
@@ -40,7 +41,13 @@ HEAVY = {
     "onnxruntime": {"onnx_graph"},
     "pandas": set(),
     "sklearn": {"sklearn"},
-    "scipy": {"diagnosis", "engine.network"},
+    "scipy": {
+        "diagnosis",
+        "engine.network",
+        "metrics.correlation",
+        "metrics.mapping",
+        "metrics.resampling",
+    },
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Correlation", "finite_pair", "plcc", "srocc"]
+__all__ = ["Correlation", "finite_pair", "is_constant", "krocc", "plcc", "srocc"]
 
 _ROUNDING = 1e-13
 """Deviations below this share of the mean are rounding noise (scipy.stats.pearsonr warns there)."""
@@ -36,13 +36,23 @@ def finite_pair(
     return true, pred
 
 
+def is_constant(values: NDArray[np.float64]) -> bool:
+    """Tell whether values, at least one, differ by no more than rounding noise.
+
+    >>> is_constant(np.array([0.1 + 0.2, 0.3]))
+    True
+    """
+    mean = values.mean()
+    return bool(np.ptp(values) == 0 or np.abs(values - mean).max() <= _ROUNDING * abs(mean))
+
+
 def plcc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     """Return Pearson's linear correlation of two equally long vectors.
 
     It is the cosine of the centred vectors. Undefined for fewer than two values and for a vector
     without variation.
 
-    >>> plcc([1, 2, 3], [2, 4, 6]).value
+    >>> round(plcc([1, 2, 3], [2, 4, 6]).value, 12)
     1.0
     >>> plcc([1, 2, 3], [5, 5, 5])
     Correlation(value=None, reason='y_pred is constant')
@@ -52,13 +62,11 @@ def plcc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
         return Correlation(None, f"{len(true)} value{'s' * (len(true) != 1)}, two are needed")
     centred = []
     for name, values in (("y_true", true), ("y_pred", pred)):
-        mean = values.mean()
-        deviation = values - mean
-        largest = np.abs(deviation).max()
-        if np.ptp(values) == 0 or largest <= _ROUNDING * abs(mean):
+        if is_constant(values):
             return Correlation(None, f"{name} is constant")
+        deviation = values - values.mean()
         # Scaled by the largest deviation first: squares of tiny or huge ones leave the doubles.
-        deviation /= largest
+        deviation /= np.abs(deviation).max()
         centred.append(deviation / np.linalg.norm(deviation))
     return Correlation(float(np.clip(centred[0] @ centred[1], -1.0, 1.0)))
 
@@ -71,6 +79,26 @@ def srocc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     """
     true, pred = finite_pair(y_true, y_pred)
     return plcc(_mean_ranks(true), _mean_ranks(pred))
+
+
+def krocc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
+    """Return Kendall's rank correlation tau-b, which corrects for ties in either vector.
+
+    (concordant - discordant pairs) / sqrt(pairs untied in y_true * pairs untied in y_pred); Kendall
+    1945, Biometrika 33. Undefined where plcc is, except that any two different values vary.
+
+    >>> krocc([1, 2, 3], [10, 30, 20])
+    Correlation(value=0.33333333333333337, reason=None)
+    """
+    true, pred = finite_pair(y_true, y_pred)
+    if len(true) < 2:
+        return plcc(true, pred)
+    for name, values in (("y_true", true), ("y_pred", pred)):
+        if values.min() == values.max():
+            return Correlation(None, f"{name} is constant")
+    from scipy.stats import kendalltau
+
+    return Correlation(float(np.clip(kendalltau(true, pred).statistic, -1.0, 1.0)))
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
