@@ -1,8 +1,10 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -294,3 +296,34 @@ def test_evaluate_says_one_object_with_json(call, folder, corpus):
     assert sorted(record["pools"]) == ["frame", "hmean", "mean", "p1", "p5"]
     assert [drift["name"] for drift in record["inputs"]] == [*CANONICAL_6, "cq"]
     assert record["warnings"][0].startswith("THIS IS THE CORPUS")
+
+
+# -- docs/formats.md ------------------------------------------------------------------------------
+
+
+def documented(title):
+    text = Path(__file__).parents[1].joinpath("docs", "formats.md").read_text(encoding="utf-8")
+    section = re.split(rf"^#+ {re.escape(title)}\n", text, flags=re.MULTILINE)[1]
+    return re.findall(
+        r"^\| `(\S+)` \|", re.split("^#", section, flags=re.MULTILINE)[0], re.MULTILINE
+    )
+
+
+def test_what_predict_gives_is_documented(call, folder, rows, tmp_path):
+    words = ("predict", "--model", folder, "--features", tmp_path / "rows.csv", "--json")
+    (record,) = objects(call(*words).out)
+    assert sorted(documented("`loso predict --json`")) == sorted(record)
+    assert documented("Predictions of frames") == list(record["frames"][0])
+    columns = [re.sub(r"^(mean|hmean|p1|p5)_", "POOL_", name) for name in record["clips"][0]]
+    assert documented("Predictions of clips") == list(dict.fromkeys(columns))
+
+
+def test_what_evaluate_prints_is_documented(call, folder, corpus):
+    (record,) = objects(call("evaluate", "--model", folder, "--corpus", corpus.path, "--json").out)
+    keys = {
+        *record,
+        *(f"pools.POOL.{name}" for name in record["pools"]["mean"]),
+        *(f"pools.POOL.pooled.{name}" for name in record["pools"]["mean"]["pooled"]),
+        *(f"inputs[].{name}" for name in record["inputs"][0]),
+    }
+    assert sorted(documented("`loso evaluate --json`")) == sorted(keys)
