@@ -18,7 +18,8 @@ from loso import errors, pipeline
 from loso.cli import app, main
 from loso.corpus.plan import rows_of
 from loso.data import demo_corpus_path
-from loso.recipe import Recipe
+from loso.modelfile import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
+from loso.recipe import GateThresholds, Recipe
 from loso.schema import (
     CODEC_BLOCK_COLUMNS,
     CODEC_BLOCK_WIDTH,
@@ -29,6 +30,7 @@ from loso.schema import (
     REQUIRED_TEXTS,
 )
 from loso.seedfile import FoldScore, Predictions, SeedFile
+from loso.verdict import validate_run
 from loso.video.encoders import ENCODERS, Rate
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +272,44 @@ def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_co
     assert_documented(set(refusal), "A refusal")
 
 
+def test_every_file_of_a_model_is_documented(printed, make_run, tmp_path):
+    run = make_run(seeds=(0, 1), edit=lambda _, content: content.update(epochs=1, hidden=3))
+    loose = GateThresholds(mean_plcc_threshold=0.5, per_seed_min=0.5)
+    corpus, model = tmp_path / "corpus.jsonl", tmp_path / "model"
+    _, verdict = validate_run(run, (0, 1), loose, corpus=corpus)
+    words = ["export", run, "--corpus", corpus, "--out-dir", model, "--name", "m", "--json"]
+    (exported,) = printed(*words)
+    assert_documented(key_paths(exported, {"members": None}), "loso export --json")
+    (flipped,) = printed("registry", "flip", model, "--verdict", verdict, "--json")
+    found = key_paths(flipped, {"members": None, "evidence": None})
+    assert_documented(found, "STEM.promotion.json")
+    assert json.loads((model / "m.promotion.json").read_text()) == flipped
+    (listed,) = printed("registry", "list", model, "--json")
+    assert_documented(key_paths(listed), "loso registry list --json")
+
+    written = {
+        re.sub(r"\d+\.", "{N}.", path.name.replace("m", "STEM", path.name.startswith("m")))
+        for path in model.glob("[!.]*")
+    }
+    documented = set(names(FORMATS, "A model folder", "file"))
+    assert written == documented - {"model.sig"}
+
+    maps = dict.fromkeys(["evidence.seeds", "evidence.predictions", "training_ranges"])
+    for name, title in (("m_seed0", "STEM_seed{N}.json"), ("registry", "registry.json")):
+        record = json.loads((model / f"{name}.json").read_text())
+        assert_documented(key_paths(record, maps), title)
+    manifest = key_paths(json.loads((model / "m.json").read_text()), maps)
+    inner = {key for key in names(FORMATS, "STEM.json", "key") if key.startswith("confidence.")}
+    assert_documented(manifest | inner, "STEM.json")
+    confidence = {f"confidence.{key}" for key in Confidence.model_fields} - {
+        "confidence.gaussian_z",  # of folders that the replaced exporter wrote
+        "confidence.measured_coverage",
+    }
+    assert confidence == {key for key in inner if key.count(".") == 1}
+    tensors = [*INPUT_NAMES, *MEMBER_OUTPUTS, *ENSEMBLE_OUTPUTS]
+    assert names(FORMATS, "Graphs", "tensor") == tensors
+
+
 def test_every_exit_code_is_documented():
     def tree(kind):
         yield kind
@@ -306,7 +346,6 @@ NEEDED = {
     "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
     "loso corpus check": "corpus.jsonl",
     "loso corpus import": "a_libx264_crf20.json --out c.jsonl --name-pattern {src}_{encoder}_crf{cq}",
-    "loso corpus import": "log.json --out corpus.jsonl --name-pattern {src}_{cq}",
     "loso calibrate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",

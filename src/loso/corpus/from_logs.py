@@ -49,8 +49,8 @@ class ImportSettings:
 class ImportReport:
     """What an import left behind."""
 
-    corpus: str
-    manifest: str
+    corpus: Path
+    manifest: Path
     logs: int
     """Logs whose frames stand in the corpus."""
     rows: int
@@ -68,7 +68,7 @@ class ImportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
-        return asdict(self)
+        return {**asdict(self), "corpus": str(self.corpus), "manifest": str(self.manifest)}
 
 
 def import_logs(
@@ -111,8 +111,8 @@ def import_logs(
     corpus = load_corpus(out)
     libvmaf = Counter(log.libvmaf or _UNKNOWN for log in logs.values())
     report = ImportReport(
-        corpus=str(out),
-        manifest=str(manifest_path(out)),
+        corpus=out,
+        manifest=manifest_path(out),
         logs=len(logs),
         rows=rows.height,
         sources=corpus.sources,
@@ -125,7 +125,7 @@ def import_logs(
         warnings=(*_warnings(joined.rows, logs, libvmaf), *corpus.warnings),
     )
     write_json(
-        manifest_path(out),
+        report.manifest,
         {
             **_manifest(report, settings, logs),
             "command": shlex.join(command),
