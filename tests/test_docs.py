@@ -359,6 +359,13 @@ NEEDED = {
 }
 """What a command line cannot do without."""
 
+NEEDED_OPTIONS = {
+    "loso corpus build": "--encoder libx264",
+    "loso registry flip": "--verdict PROMOTE.json",
+    "loso registry unflip": "--reason text",
+}
+"""What it needs beside its arguments."""
+
 
 def label(parameter):
     return parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
@@ -401,8 +408,8 @@ def test_every_example_of_an_option_parses(name):
         if option.startswith("`--"):
             assert words[0] == option.strip("`")
             words = [*shlex.split(NEEDED.get(name, "")), *words]
-        elif name == "loso corpus build":
-            words += ["--encoder", "libx264"]
+        else:
+            words += shlex.split(NEEDED_OPTIONS.get(name, ""))
         COMMANDS[name].make_context(name, words)
 
 
