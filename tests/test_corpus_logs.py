@@ -396,7 +396,7 @@ def test_a_bitrate_is_a_quality_turned_round():
         ["a_800kbps"], NamePattern.parse("{src}_{cq}kbps"), {"encoder": "vp9"}
     )
     assert (row["cq"], row["bitrate_kbps"], row["rate_control"]) == (-800, 800, "bitrate")
-    assert aliases == {"vp9 -> libvpx-vp9": 1}
+    assert aliases == {"a_800kbps": "vp9 -> libvpx-vp9"}
     (row,), _ = read_names(
         ["a_800_20"], NamePattern.parse("{src}_{bitrate_kbps}_{cq}"), {"encoder": "libx264"}
     )

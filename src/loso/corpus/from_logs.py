@@ -118,7 +118,7 @@ def import_logs(
         sources=corpus.sources,
         encoders=corpus.encoders,
         libvmaf=dict(sorted(libvmaf.items())),
-        aliases=dict(sorted(aliases.items())),
+        aliases=dict(sorted(Counter(aliases[clip] for clip in logs if clip in aliases).items())),
         scored=len(logs) if settings.scores else None,
         logs_without_score=joined.logs,
         scores_without_log=joined.scores,

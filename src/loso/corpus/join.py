@@ -197,7 +197,7 @@ def join_scores(
         raise BadSettings(
             f"the logs have no column {missing[0]}",
             where="--join",
-            expected=f"of {', '.join(logs[0])}",
+            expected=f"one of {', '.join(logs[0])}",
             fix="put it into --name-pattern, or give it with --set",
         )
     rows: list[Mapping[str, Value | None]] = []
@@ -213,8 +213,9 @@ def join_scores(
     left = [_named(key) for key in scores.rows if key not in used]
     if (unjoined or left) and not (allow_unjoined and rows):
         sides = [
-            f"{len(names)} {side} ({listed(names)})"
-            for names, side in ((unjoined, "logs without a score"), (left, "scores without a log"))
+            f"{len(names)} {side}{'s' if len(names) > 1 else ''} without a {other} "
+            f"({listed(names)})"
+            for names, side, other in ((unjoined, "log", "score"), (left, "score", "log"))
             if names
         ]
         raise BadInput(

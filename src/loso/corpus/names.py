@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,8 +214,8 @@ def by_clip(paths: Sequence[Path]) -> dict[str, Path]:
 
 def read_names(
     clips: Iterable[str], pattern: NamePattern, given: Mapping[str, Value]
-) -> tuple[list[dict[str, Value]], Counter[str]]:
-    """Return the columns that name each clip, and how many clips had which encoder renamed.
+) -> tuple[list[dict[str, Value]], dict[str, str]]:
+    """Return the columns that name each clip, and `old -> new` of clips whose encoder was renamed.
 
     The columns are `clip`, those of the pattern, those `given`; `cq` is the negative of
     `bitrate_kbps` where nothing else says it, and `rate_control` says which of the two it is.
@@ -248,7 +247,7 @@ def read_names(
             found=listed(strange),
             fix="rename these, or correct --name-pattern",
         )
-    aliases: Counter[str] = Counter()
+    aliases: dict[str, str] = {}
     named: list[dict[str, Value]] = []
     seen: dict[frozenset[tuple[str, Value]], str] = {}
     for clip, columns_read in read.items():
@@ -256,7 +255,7 @@ def read_names(
         called = str(row["encoder"])
         row["encoder"] = known_encoder(called) or called
         if row["encoder"] != called:
-            aliases[f"{called} -> {row['encoder']}"] += 1
+            aliases[clip] = f"{called} -> {row['encoder']}"
         is_bitrate = "cq" not in row
         if is_bitrate:
             row["cq"] = -row["bitrate_kbps"]  # type: ignore[operator]  # a number by its name
