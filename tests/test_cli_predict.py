@@ -309,7 +309,8 @@ def documented(title):
     )
 
 
-def test_what_predict_gives_is_documented(call, folder, rows, tmp_path):
+@pytest.mark.usefixtures("rows")
+def test_what_predict_gives_is_documented(call, folder, tmp_path):
     words = ("predict", "--model", folder, "--features", tmp_path / "rows.csv", "--json")
     (record,) = objects(call(*words).out)
     assert sorted(documented("`loso predict --json`")) == sorted(record)
