@@ -219,6 +219,17 @@ def test_one_panel_of_several_is_taken_by_name(loso, scores):
         ([], "clip,mos", "mos.csv: holds no scores"),
         (["a,1,1"], "clip,mos", "mos.csv: not a table ("),
         (
+            ["a,1,1"],
+            "clip,mos,mos",
+            "mos.csv: two columns are named mos, found clip, mos, mos; rename",
+        ),
+        (["0,a,1"], ",clip,mos", "mos.csv: a column without a name, found , clip, mos; rename"),
+        (
+            WHOLE,
+            "clip,mos, mos",
+            "mos.csv: two columns are named mos, found clip, mos, mos; rename",
+        ),
+        (
             [f"{clip},1,720" for clip in CLIPS],
             "clip,mos,height",
             "height of ant_200kbps_64p_h264 is 720 here and 64 by its log's name; correct one",
@@ -253,11 +264,34 @@ def test_options_that_cannot_be_used_are_refused(loso, scores, words, refusal):
     assert refusal in err
 
 
+def test_what_both_sides_say_may_be_said_in_other_words(loso, scores):
+    lines = [f"{clip},3,{clip[-4:]},{clip[4:7]}.0,64" for clip in CLIPS]
+    table = scores(*lines, header="clip,mos,encoder,bitrate_kbps,height")
+    assert loso("--scores", table)[0] == 0
+    assert rows_of(CLIPS[2])["encoder"].to_list() == ["libx265"] * 2
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(loso, scores, tmp_path):
+    (tmp_path / "007.json").write_bytes(Path(f"{CLIPS[0]}.json").read_bytes())
+    table = scores("007,3,1")
+    given = ("--set", "encoder=libx264", "--set", "cq=20")
+    code, *_ = loso("--scores", table, *given, logs=["007"], pattern=("--name-pattern", "{src}"))
+    assert code == 0
+    assert rows_of("007")["src"].to_list() == ["007", "007"]
+
+
 def test_a_column_to_join_by_must_be_in_the_names_of_logs_too(loso, scores):
     table = scores("a,1,x", header="clip,mos,lab")
     code, _, err = loso("--scores", table, "--join", "clip,lab")
     assert code == 2
     assert "--join: the logs have no column lab, expected one of clip, src" in err
+
+
+def test_a_number_to_join_by_must_be_one(loso, scores):
+    table = scores("ant,1,high", header="src,mos,height")
+    code, _, err = loso("--scores", table, "--join", "src,height")
+    assert code == 2
+    assert "mos.csv row 1: height is a number, found 'high'" in err
 
 
 def test_a_refusal_is_json_where_json_is_asked_for(loso):

@@ -205,6 +205,7 @@ THREE = [metrics(frame) for frame in range(3)]
         ('{"version": 1}', r"its frames cannot be read, expected \{\"frames\""),
         ('{"frames": [{"frameNum": 0, "metrics": {"vmaf": "90"}}]}', "its frames cannot be read"),
         ('{"frames": [{"frameNum": true, "metrics": {}}]}', "its frames cannot be read"),
+        ('{"frames": [{"frameNum": 0, "metrics": {"\\ud800": 1}}]}', "its frames cannot be read"),
         ('{"frames": []}', "the log holds no frames"),
         ("<VMAF><frames/></VMAF>", "the log holds no frames"),
         ("Frame,vmaf,\n", "the log holds no frames"),
@@ -471,8 +472,9 @@ def test_logs_that_do_not_go_together_are_refused_and_nothing_is_written(importi
             "log ant_libx264_crf1 frame 0: vmaf must lie in 0..100, found 101"
         ),
         (log(name="ant_libx264_crf2.log", rate_control=1.0),): (
-            "the log has a feature rate_control, which is also a column"
+            "the log has a feature rate_control, which is also another column"
         ),
+        (log(name="ant_libx264_crf4.log", frame_index=1.0),): "has a feature frame_index",
         (log("{", name="ant_libx264_crf3.log"),): "not a whole JSON file",
     }
     for paths, refusal in refusals.items():

@@ -153,13 +153,14 @@ def _refuse_mixed(logs: Sequence[Log]) -> None:
 def _rows(named: Sequence[Mapping[str, Value | None]], logs: Mapping[str, Log]) -> pl.DataFrame:
     """Return the rows of the corpus, valid, in the order of clip and frame."""
     constant = pl.DataFrame(named, infer_schema_length=None)
+    taken = {*constant.columns, "frame_index"}
     for log in logs.values():
-        twice = [name for name in log.columns if name in constant.columns]
+        twice = [name for name in log.columns if name in taken]
         if twice:
             raise BadInput(
-                f"the log has a feature {twice[0]}, which is also a column of its name or score",
+                f"the log has a feature {twice[0]}, which is also another column of the corpus",
                 where=str(log.path),
-                fix="rename the column",
+                fix="rename one of them",
             )
     measured = pl.concat(
         [

@@ -66,7 +66,7 @@ def read_scores(path: Path, by: Sequence[str], scale: tuple[float, float] | None
     BadInput where a column is missing or is one that libvmaf measures, where `mos` has no finite
     number or one outside `scale`, and where a clip has two scores.
     """
-    table = _read_table(path)
+    table = _read_table(path, texts=(*_TEXTS, *by))
     where = str(path)
     for name in (*by, SCORE):
         if name not in table.columns:
@@ -98,7 +98,7 @@ def read_scores(path: Path, by: Sequence[str], scale: tuple[float, float] | None
     return Scores(path, tuple(by), tuple(others), rows)
 
 
-def _read_table(path: Path) -> pl.DataFrame:
+def _read_table(path: Path, *, texts: Sequence[str]) -> pl.DataFrame:
     where = str(path)
     try:
         content = path.read_bytes()
@@ -123,22 +123,31 @@ def _read_table(path: Path) -> pl.DataFrame:
         ) from None
     if table.is_empty():
         raise BadInput("holds no scores", where=where)
-    table = table.rename(str.strip)
+    # polars numbers a column that comes again: mos_duplicated_0.
+    names = [re.sub(r"_duplicated_[0-9]+$", "", name).strip() for name in table.columns]
+    wrong = [name for name in names if not name or names.count(name) > 1]
+    if wrong:
+        raise BadInput(
+            f"two columns are named {wrong[0]}" if wrong[0] else "a column without a name",
+            where=where,
+            found=listed(names),
+            fix="rename it or drop it",
+        )
+    table.columns = names
     nested = [name for name, kind in table.schema.items() if kind.is_nested()]
     if nested:
         raise BadInput(f"{nested[0]} is a list or an object", where=where, fix="drop the column")
-    return table.select(_typed(column) for column in table)
+    return table.select(_typed(column, as_text=column.name in texts) for column in table)
 
 
-def _typed(column: pl.Series) -> pl.Series:
+def _typed(column: pl.Series, *, as_text: bool) -> pl.Series:
     """Return a column of numbers where every cell is one, of text otherwise; empty is null."""
     if column.dtype.is_integer():
         return column.cast(pl.Int64)
     if column.dtype.is_float():
-        return column.cast(pl.Float64)
-    text = column.cast(pl.String).str.strip_chars()
-    text = text.replace("", None)
-    if column.name in _TEXTS:
+        return column.cast(pl.Float64).fill_nan(None)
+    text = column.cast(pl.String).str.strip_chars().replace("", None)
+    if as_text:
         return text
     for kind in (pl.Int64, pl.Float64):
         numbers = text.cast(kind, strict=False)
@@ -151,9 +160,10 @@ def _key(name: str, value: Value | None, where: str) -> str | float:
     if value is None:
         raise BadInput(f"{name} is empty", where=where, fix="fill it in or drop the row")
     if name in NUMBERS:
-        if isinstance(value, str):
-            raise BadInput(f"{name} is a number", where=where, found=repr(value))
-        return float(value)
+        try:
+            return float(value)
+        except ValueError:
+            raise BadInput(f"{name} is a number", where=where, found=repr(value)) from None
     return (known_encoder(str(value)) or str(value)) if name == "encoder" else str(value)
 
 
@@ -232,10 +242,12 @@ def join_scores(
 def _merged(
     log: Mapping[str, Value | None], score: Mapping[str, Value | None], path: Path
 ) -> dict[str, Value | None]:
+    """Return both, once the columns that are on both sides say the same."""
     for name in score.keys() & log.keys():
-        if score[name] is not None and score[name] != log[name]:
+        told, known = score[name], log[name]
+        if told is not None and _key(name, told, str(path)) != _key(name, known, str(path)):
             raise BadInput(
-                f"{name} of {log['clip']} is {score[name]} here and {log[name]} by its log's name",
+                f"{name} of {log['clip']} is {told} here and {known} by its log's name",
                 where=str(path),
                 fix="correct one of them, or drop the column here",
             )

@@ -166,7 +166,9 @@ def _parse_json(content: bytes, where: str) -> _Table:
             {k: math.nan if v is None else _number(v) for k, v in frame.items() if k != "frameNum"}
             for frame in frames
         ]
-    except (LookupError, TypeError, AttributeError, OverflowError):
+        for name in {name for frame in metrics for name in frame}:
+            name.encode()  # half a character (a lone surrogate) cannot name a column
+    except (LookupError, TypeError, AttributeError, OverflowError, UnicodeEncodeError):
         raise BadInput(
             "its frames cannot be read",
             where=where,
