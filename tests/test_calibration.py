@@ -166,13 +166,14 @@ def test_every_pair_is_trained_once_a_seed_without_its_two_sources(make_trained,
     ((plan, _),) = refits
     assert plan.recipe == SHORT
     source = corpus.rows["src"].to_numpy()
-    matrix = build_inputs(corpus).matrix
+    inputs = build_inputs(corpus)
+    matrix = inputs.matrix
     left_out = []
     for member in plan.members:
         unseen = sorted(set(source) - set(source[member.train]))
         left_out.append((member.seed, *unseen))
         np.testing.assert_array_equal(member.train, np.flatnonzero(~np.isin(source, unseen)))
-        scaler = Scaler.fit(matrix[member.train])
+        scaler = Scaler.fit(matrix[member.train], inputs.scaled)
         np.testing.assert_array_equal(member.mean, scaler.mean)
         np.testing.assert_array_equal(member.std, scaler.std)
         assert member.held_out == " and ".join(unseen)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loso.corpus.load import load_corpus
 from loso.corpus.units import as_clips, statistic_column
-from loso.errors import BadCorpus, BadSettings
+from loso.errors import BadCorpus
 from loso.schema import CANONICAL_6
 
 FLOAT64 = 1e-12  # sums of a few numbers, in another order
@@ -78,8 +78,3 @@ def test_the_order_of_frames_does_not_matter(corpus, seed):
     assert one.columns == two.columns
     for name in CANONICAL_6:
         assert one[name].to_numpy() == pytest.approx(two[name].to_numpy(), rel=FLOAT64)
-
-
-def test_a_statistic_that_does_not_exist_is_refused(corpus):
-    with pytest.raises(BadSettings, match="no such statistic of a clip, expected mean or p5 or st"):
-        as_clips(corpus, CANONICAL_6, statistics=("mean", "median"))

@@ -31,13 +31,14 @@ def test_every_row_is_predicted_once_by_the_member_that_never_saw_its_source(cor
     run = run_loso(corpus, SHORT, seeds=[3, 1])
     ((plan, trained),) = plans
     assert [result.seed for result in run.seeds] == [3, 1]
-    matrix = build_inputs(corpus).matrix
+    inputs = build_inputs(corpus)
+    matrix = inputs.matrix
     source = corpus.rows["src"].to_numpy()
     for member, network in zip(plan.members, trained.networks, strict=True):
         unseen = np.flatnonzero(source == member.held_out)
         assert not set(unseen) & set(member.train)
         assert len(unseen) + len(member.train) == len(corpus)
-        scaler = Scaler.fit(matrix[source != member.held_out])
+        scaler = Scaler.fit(matrix[source != member.held_out], inputs.scaled)
         expected = network.predict(scaler.transform(matrix[unseen]))
         (result,) = (r for r in run.seeds if r.seed == member.seed)
         own = result.predictions.filter(pl.col("src") == member.held_out)

@@ -345,7 +345,7 @@ COMMANDS = dict(commands())
 NEEDED = {
     "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
     "loso corpus check": "corpus.jsonl",
-    "loso corpus import": "a_libx264_crf20.json --out c.jsonl --name-pattern {src}_{encoder}_crf{cq}",
+    "loso corpus import": "a_libx264.json --out c.jsonl --name-pattern {src}_{encoder}",
     "loso calibrate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",

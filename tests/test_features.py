@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from loso.errors import BadCorpus, BadInput, BadSettings
-from loso.features import CANONICAL, Condition, FeatureSet, column_values, load_feature_set
-from loso.schema import CANONICAL_6
+from loso.features import Condition, column_values, load_feature_set
+from loso.schema import CANONICAL, CANONICAL_6, FeatureSet
 
 ROWS = pl.DataFrame({"src": ["ant", "bee"], "height": [360, 1080], "mos": [4.5, None]})
 

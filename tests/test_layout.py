@@ -13,22 +13,24 @@ PACKAGE = Path(loso.__file__).parent
 
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
-errors files schema recipe progress
+errors files schema recipe features progress
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
-corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.check
+corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.view corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 corpus.logs corpus.names corpus.join corpus.from_logs
-features folds inputs
+folds inputs
 engine.counter engine.network engine.plan engine.reference
 engine.counter_torch engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals coverage calibration
 gate diagnosis verdict grounds
 modelfile sums onnx_build onnx_graph final_fit signing model_card model_records
-export registry verify open_model predict evaluate sklearn
+export registry verify_folder verify_graphs verify_model verify_grounds verify_chain verify
+open_model predict evaluate sklearn
 data pipeline
-cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.model cli.predict cli.train cli
+cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.model
+cli.predict cli.verify cli.train cli
 """.split()
 
 HEAVY = {
@@ -115,7 +117,7 @@ def test_nothing_heavy_loads_before_it_is_needed(command):
         ("--version", "cli errors"),
         (
             "gate --help",
-            "cli cli.console cli.judge cli.options cli.settings errors progress recipe",
+            "cli cli.console cli.judge cli.options cli.settings errors progress recipe schema",
         ),
     ],
 )

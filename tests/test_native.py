@@ -62,7 +62,7 @@ def demo():
     corpus = load_corpus(demo_corpus_path())
     inputs = build_inputs(corpus)
     fold = leave_one_source_out(corpus.rows["src"].to_numpy())[0]
-    scaler = Scaler.fit(inputs.matrix[fold.train])
+    scaler = Scaler.fit(inputs.matrix[fold.train], inputs.scaled)
     member = Member(0, fold.index, fold.held_out, fold.train, scaler.mean, scaler.std)
     return TrainingPlan(inputs.matrix, inputs.target, (member,), Recipe(epochs=3, dropout=0.0))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from loso.corpus.load import Corpus
+from loso.corpus.view import view
 from loso.coverage import LeavingOut, Questions, choose_judged, measure_coverage
-from loso.crossval import fit_and_predict, kept_rows
+from loso.crossval import fit_and_predict
 from loso.engine import choose
 from loso.errors import BadEvidence
 from loso.evidence import Evidence, collect_evidence
@@ -33,7 +33,7 @@ from loso.progress import Progress, silent
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.run_folder import INTERVALS_FILE
-from loso.seedfile import training_command
+from loso.seedfile import recipe_of, training_command
 
 __all__ = ["calibrate_run", "standing_intervals"]
 
@@ -63,11 +63,11 @@ def calibrate_run(
         tables = read_predictions(evidence)
         check_against_corpus(evidence, tables, corpus)
         record = next(iter(evidence.seed_files.values()))
-        recipe = Recipe(**{f.name: getattr(record, f.name) for f in fields(Recipe)})
-        rows = kept_rows(corpus, evidence.excluded_sources)
-        inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
-        names, source = np.unique(rows["src"].to_numpy(), return_inverse=True)
-        questions = Questions(inputs.target, source, _clips(corpus, rows), tuple(map(str, names)))
+        recipe = recipe_of(record)
+        seen = view(corpus, recipe, evidence.excluded_sources)
+        inputs = build_inputs(seen, recipe)
+        names, source = np.unique(seen.rows["src"].to_numpy(), return_inverse=True)
+        questions = Questions(inputs.target, source, _clips(seen), tuple(map(str, names)))
         chosen = choose_level(len(names), level)
         levels = sorted({*LEVELS, chosen})
         judged = choose_judged(len(names), pairs)
@@ -130,11 +130,12 @@ def _collect(run_dir: Path, seeds: Sequence[int]) -> Evidence:
     return evidence
 
 
-def _clips(corpus: Corpus, rows: pl.DataFrame) -> NDArray[np.int64]:
+def _clips(corpus: Corpus) -> NDArray[np.int64]:
     """Return a number for each row that the rows of one encode share: identity without frame."""
     names = [name for name in corpus.identity if name != "frame_index"]
-    groups = rows.group_by(names, maintain_order=True).agg("row").with_row_index("number")
-    of_row = groups.explode("row").sort("row")["number"]
+    rows = corpus.rows.select(*names, at=pl.int_range(pl.len()))
+    groups = rows.group_by(names, maintain_order=True).agg("at").with_row_index("number")
+    of_row = groups.explode("at").sort("at")["number"]
     return of_row.cast(pl.Int64).to_numpy()
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from loso.corpus.load import Corpus
+from loso.corpus.view import view
 from loso.engine import Member, TrainingPlan, train_members
-from loso.errors import BadCorpus
 from loso.folds import Fold, leave_one_source_out
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.metrics import plcc, rmse, srocc
@@ -19,7 +19,7 @@ from loso.progress import Progress, silent
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.seedfile import FoldScore, Summary, summarise
 
-__all__ = ["LosoRun", "SeedResult", "fit_and_predict", "kept_rows", "run_loso", "score_folds"]
+__all__ = ["LosoRun", "SeedResult", "fit_and_predict", "run_loso", "score_folds", "target_scale"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def run_loso(
     """
     recipe, compute = recipe or Recipe(), compute or Compute()
     seeds = check_seeds(seeds)
-    rows = kept_rows(corpus, exclude_sources)
-    inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
-    folds = leave_one_source_out(rows["src"].to_numpy())
+    seen = view(corpus, recipe, exclude_sources)
+    inputs = build_inputs(seen, recipe)
+    folds = leave_one_source_out(seen.rows["src"].to_numpy())
     predicted, losses = fit_and_predict(
         inputs, folds, recipe, seeds, compute=compute, progress=progress
     )
@@ -78,7 +78,7 @@ def run_loso(
         y_pred = np.empty(len(inputs.target))
         for fold, of_rows in zip(folds, of_fold, strict=True):
             y_pred[fold.test] = of_rows
-        predictions = _table(rows, folds, inputs, y_pred)
+        predictions = _table(seen.rows, folds, inputs, y_pred)
         scores = score_folds(predictions, [fold.held_out for fold in folds])
         results.append(SeedResult(seed, predictions, scores, loss))
     return LosoRun(tuple(results), inputs.warnings)
@@ -99,14 +99,15 @@ def fit_and_predict(
     in the randomness of training. The second part holds the losses of training. Diverged where a
     member leaves the finite numbers.
     """
-    scalers = [Scaler.fit(inputs.matrix[fold.train]) for fold in folds]
+    scalers = [Scaler.fit(inputs.matrix[fold.train], inputs.scaled) for fold in folds]
+    scales = [target_scale(inputs.target[fold.train], recipe) for fold in folds]
     plan = TrainingPlan(
         inputs=inputs.matrix.astype(np.float32),
         target=inputs.target.astype(np.float32),
         members=tuple(
-            Member(seed, fold.index, fold.held_out, fold.train, scaler.mean, scaler.std)
+            Member(seed, fold.index, fold.held_out, fold.train, scaler.mean, scaler.std, *scale)
             for seed in seeds
-            for fold, scaler in zip(folds, scalers, strict=True)
+            for fold, scaler, scale in zip(folds, scalers, scales, strict=True)
         ),
         recipe=recipe,
     )
@@ -128,19 +129,14 @@ def fit_and_predict(
     return predicted, trained.losses.reshape(len(seeds), len(folds), recipe.epochs)
 
 
-def kept_rows(corpus: Corpus, exclude_sources: Sequence[str]) -> pl.DataFrame:
-    """Return the rows of sources that are not excluded; column `row` is their place in the file.
+def target_scale(train: NDArray[np.float64], recipe: Recipe) -> tuple[float, float]:
+    """Return the mean and standard deviation (ddof=0) by which a member standardises its target.
 
-    BadCorpus for a source that the corpus does not have.
+    0 and 1 where the recipe learns it raw, and a deviation of 1 where all values are one.
     """
-    unknown = sorted(set(exclude_sources) - set(corpus.sources))
-    if unknown:
-        raise BadCorpus(
-            f"cannot exclude {', '.join(unknown)}: no such source",
-            where=str(corpus.path),
-            expected="one of " + ", ".join(corpus.sources),
-        )
-    return corpus.rows.with_row_index("row").filter(~pl.col("src").is_in(list(exclude_sources)))
+    if not recipe.standardise_target:
+        return 0.0, 1.0
+    return float(train.mean()), float(train.std()) or 1.0
 
 
 def _table(
@@ -153,7 +149,7 @@ def _table(
         rows = rows.with_columns(preset=pl.lit(None, dtype=pl.String))
     names = ["src", "encoder", "preset", "cq", *(["clip"] if "clip" in rows.columns else [])]
     return rows.select(
-        pl.col("row").cast(pl.Int64),
+        "row",
         pl.Series("fold", fold_of_row),
         *names,
         "frame_index",

@@ -16,7 +16,7 @@ from typing import Final
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
 from loso.files import folder_lock, make_folder, to_json, write_atomic
-from loso.final_fit import fit_final, make_graphs, recipe_of
+from loso.final_fit import fit_final, make_graphs
 from loso.grounds import find_grounds
 from loso.model_card import TrainingSet, model_card
 from loso.model_records import Model, manifest_of, registry_entry_of, sidecar_of
@@ -35,6 +35,7 @@ from loso.modelfile import (
 )
 from loso.progress import Progress, silent
 from loso.recipe import Compute
+from loso.seedfile import recipe_of
 from loso.signing import require_key, sign_folder
 from loso.sums import refresh_sums
 

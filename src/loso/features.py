@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -20,22 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loso.errors import BadCorpus, BadInput, BadSettings
 from loso.files import read_json
-from loso.schema import CANONICAL_6
+from loso.schema import CANONICAL, FeatureSet
 
-__all__ = ["CANONICAL", "Condition", "FeatureSet", "column_values", "load_feature_set"]
-
-
-@dataclass(frozen=True)
-class FeatureSet:
-    """Features in the order in which a model takes them, each with the corpus column it is in."""
-
-    name: str
-    features: tuple[str, ...]
-    columns: tuple[str, ...]
-
-
-CANONICAL: Final = FeatureSet("canonical6", CANONICAL_6, CANONICAL_6)
-"""The six features of VMAF v0.6.1."""
+__all__ = ["Condition", "column_values", "load_feature_set"]
 
 
 class _FeatureFile(BaseModel):

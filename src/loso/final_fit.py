@@ -7,7 +7,7 @@ back from the models that are used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from loso.corpus.load import Corpus
-from loso.crossval import kept_rows
+from loso.corpus.view import view
+from loso.crossval import target_scale
 from loso.engine import Member, Network, TrainingPlan, choose, train_members
 from loso.errors import Refused
 from loso.inputs import Inputs, Scaler, build_inputs
@@ -26,9 +27,8 @@ from loso.onnx_graph import PARITY_TOLERANCE, Session, check_graph
 from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
 from loso.schema import CANONICAL_6, VMAF_RANGE
-from loso.seedfile import SeedFile
 
-__all__ = ["FINAL_FOLD", "FinalFit", "Graphs", "fit_final", "make_graphs", "recipe_of"]
+__all__ = ["FINAL_FOLD", "FinalFit", "Graphs", "fit_final", "make_graphs"]
 
 FINAL_FOLD: Final = 2**31 - 1
 """The final fit's address among the folds of a seed: no corpus has as many sources, so its first
@@ -70,11 +70,6 @@ class Graphs:
     ensemble_outputs: tuple[str, ...]
 
 
-def recipe_of(record: SeedFile) -> Recipe:
-    """Return the recipe that a seed was trained with."""
-    return Recipe(**{f.name: getattr(record, f.name) for f in fields(Recipe)})
-
-
 def fit_final(
     corpus: Corpus,
     recipe: Recipe,
@@ -87,15 +82,24 @@ def fit_final(
     """Return a network for each seed, fitted on every row whose source is not excluded."""
     compute = compute or Compute()
     engine, device = choose(compute.engine, compute.device)
-    rows = kept_rows(corpus, exclude_sources)
-    inputs = build_inputs(replace(corpus, rows=rows), target=recipe.target)
-    scaler = Scaler.fit(inputs.matrix)
-    every_row = np.arange(rows.height, dtype=np.int32)
+    rows = view(corpus, recipe, exclude_sources)
+    inputs = build_inputs(rows, recipe)
+    scaler = Scaler.fit(inputs.matrix, inputs.scaled)
+    scale = target_scale(inputs.target, recipe)
+    every_row = np.arange(len(rows), dtype=np.int32)
     plan = TrainingPlan(
         inputs=inputs.matrix.astype(np.float32),
         target=inputs.target.astype(np.float32),
         members=tuple(
-            Member(seed, FINAL_FOLD, "nothing (the final fit)", every_row, scaler.mean, scaler.std)
+            Member(
+                seed,
+                FINAL_FOLD,
+                "nothing (the final fit)",
+                every_row,
+                scaler.mean,
+                scaler.std,
+                *scale,
+            )
             for seed in seeds
         ),
         recipe=recipe,
@@ -106,7 +110,7 @@ def fit_final(
     return FinalFit(
         recipe=recipe,
         engine=engine if device == "cpu" else f"{engine}:{device}",
-        rows=rows,
+        rows=rows.rows,
         inputs=inputs,
         scaler=scaler,
         networks=dict(zip(seeds, trained.networks, strict=True)),

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loso.calibration import calibrate_run, standing_intervals
 from loso.corpus.load import Corpus, load_corpus, require_trainable
-from loso.crossval import kept_rows
+from loso.corpus.view import view
 from loso.engine import choose
 from loso.files import make_folder
 from loso.intervals import LEAST_SOURCES, IntervalsFile, level_key
@@ -144,6 +144,7 @@ def _calibrate(
 def open_for_training(
     path: Path,
     needs: TrainingNeeds | None = None,
+    recipe: Recipe | None = None,
     *,
     exclude_sources: Sequence[str] = (),
     key: Sequence[str] = (),
@@ -153,8 +154,8 @@ def open_for_training(
     `key` names columns that tell rows apart beside those that always do.
     """
     corpus = load_corpus(path, key=key)
-    rows = kept_rows(corpus, exclude_sources)
-    require_trainable(replace(corpus, rows=rows), needs or TrainingNeeds())
+    seen = view(corpus, recipe or Recipe(), exclude_sources)
+    require_trainable(seen, needs or TrainingNeeds())
     return corpus
 
 

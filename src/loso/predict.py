@@ -23,6 +23,7 @@ from loso.intervals import POOLS, level_key
 from loso.metrics.pooling import CLIP_POOLS, pool_scores
 from loso.modelfile import ENSEMBLE_OUTPUTS, Manifest
 from loso.open_model import GAUSSIAN, OpenModel, open_model
+from loso.recipe import Recipe
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, VMAF_RANGE
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
@@ -144,7 +145,7 @@ class Predictor:
     def _inputs(self, rows: pl.DataFrame) -> tuple[_Vector, tuple[str, ...]]:
         """Return features and codec block of rows, as training had them, and what to tell."""
         bare = Corpus(Path(), "", rows, {}, ())
-        inputs = build_inputs(bare, target="cq")  # of a corpus it takes the rows alone
+        inputs = build_inputs(bare, Recipe(target="cq"))  # of a corpus it takes the rows alone
         matrix, warnings = inputs.matrix, list(inputs.warnings)
         block = matrix[:, len(CANONICAL_6) :]
         low, high = self.model.cq_range

@@ -14,11 +14,18 @@ from typing import Final
 import polars as pl
 
 from loso.corpus.load import Corpus
+from loso.corpus.view import view
 from loso.crossval import score_folds
 from loso.errors import BadEvidence
 from loso.evidence import Evidence, differ
 from loso.schema import IDENTITY
-from loso.seedfile import SeedFile, predictions_file_name, seed_file_name, training_command
+from loso.seedfile import (
+    SeedFile,
+    predictions_file_name,
+    recipe_of,
+    seed_file_name,
+    training_command,
+)
 
 __all__ = ["check_against_corpus", "read_predictions"]
 
@@ -82,11 +89,12 @@ def check_against_corpus(
     if file.corpus_rows != len(corpus):
         problem = f"corpus_rows in {seed_file_name(file.seed)} is not that of the corpus"
         raise _refusal(problem, path, seeds, len(corpus), file.corpus_rows)
-    strange = sorted({*file.excluded_sources} - {*corpus.sources})
+    whole = view(corpus, recipe_of(file))
+    strange = sorted({*file.excluded_sources} - {*whole.sources})
     if strange:
         problem = f"excluded source {strange[0]} is not in the corpus"
-        raise _refusal(problem, path, seeds, f"one of {', '.join(corpus.sources)}")
-    asked = _questions(corpus, file, path)
+        raise _refusal(problem, path, seeds, f"one of {', '.join(whole.sources)}")
+    asked = _questions(whole, file, path)
     kept = asked.filter(~pl.col("src").is_in(file.excluded_sources))
     for one, two, problem in (
         (kept, frame, "is not predicted, though its source is not excluded"),
@@ -116,7 +124,7 @@ def _questions(corpus: Corpus, file: SeedFile, path: Path) -> pl.DataFrame:
     if "preset" not in rows.columns:
         rows = rows.with_columns(preset=pl.lit(None))
     return rows.select(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
+        "row",
         *(pl.col(n).cast(_COLUMNS.get(n, pl.String)) for n in IDENTITY if n in rows.columns),
         pl.col(file.target).cast(pl.Float64, strict=False).alias("y_true"),
     )
@@ -181,7 +189,8 @@ def _check_rows(path: Path, frame: pl.DataFrame, file: SeedFile) -> None:
         if counts.get(index, 0) != fold.n_val:
             problem = f"rows of held-out source {fold.held_out}"
             raise _refusal(problem, path, seeds, fold.n_val, counts.get(index, 0))
-    if not absent and frame.height != total:
+    every_row_counts = file.unit != "clip" and not file.inputs.drop_first_frame
+    if every_row_counts and not absent and frame.height != total:
         raise _refusal("not every row is held out", path, seeds, total, frame.height)
     if frame.height > total - absent:
         problem = "no rows are left for the excluded sources"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loso.errors import BadSettings
+from loso.schema import CANONICAL, FeatureSet
 
 __all__ = [
     "ADAM_BETA1",
@@ -20,8 +21,12 @@ __all__ = [
     "EVIDENCE_TOLERANCE",
     "MOST_SEED",
     "MOST_THREADS",
+    "RECIPES",
+    "STATISTICS",
+    "UNITS",
     "Compute",
     "GateThresholds",
+    "InputSpec",
     "Recipe",
     "TrainingNeeds",
     "check_seeds",
@@ -101,19 +106,60 @@ def _check_ranges(settings: Any) -> None:
             )
 
 
+UNITS: Final = ("frame", "clip")
+
+STATISTICS: Final = ("mean", "p5", "std")
+"""Of a feature over the frames of a clip: its mean, 5th percentile, standard deviation (ddof=0)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What of a corpus goes into a network: features, then the codec block, then conditions.
+
+    `conditions` are columns, as `loso.features.Condition` reads them. With clips as the unit a
+    feature goes in by each of `statistics`, and `drop_first_frame` leaves out frame 0. Sources are
+    the values of `group_by`. Without `codec_block` a network does not hear of the encoder.
+    """
+
+    features: FeatureSet = CANONICAL
+    conditions: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ("mean",)
+    drop_first_frame: bool = False
+    codec_block: bool = True
+    group_by: str = "src"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.statistics if name not in STATISTICS]
+        if unknown or not self.statistics:
+            raise BadSettings(
+                "no such statistic of a clip",
+                expected=" or ".join(STATISTICS),
+                found=", ".join(unknown) or "none",
+            )
+        for name in ("conditions", "statistics"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise BadSettings(f"{name} stand there twice", found=", ".join(values))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How one member is trained; the defaults are those of fr_regressor_v2.
 
     The network is Linear, exact (erf) GELU, Dropout, `depth` times, then Linear to one score;
-    Adam with coupled L2 weight decay on the mean squared error of the raw target.
+    Adam with coupled L2 weight decay on the mean squared error of the target: raw, or
+    standardised on a member's training rows.
 
     >>> Recipe(epochs=5).batch_size
     32
     """
 
-    target: str = "vmaf"
-    unit: str = "frame"
+    target: str = _choice("vmaf", "Column to predict.")
+    unit: str = _choice("frame", "frame, or clip: one row an encode, averaged over its frames.")
+    inputs: InputSpec = InputSpec()
+    standardise_target: bool = _choice(
+        default=False, text="Learn the target standardised on training rows."
+    )
     epochs: int = _setting(200, 1, 1_000_000, "Passes over the training rows.")
     batch_size: int = _setting(32, 1, 1024, "Rows a step; the last short batch counts too.")
     lr: float = _setting(5e-4, 1e-12, 1e3, "Adam's learning rate.")
@@ -124,9 +170,27 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
-        for name, only in (("target", "vmaf"), ("unit", "frame")):
-            if getattr(self, name) != only:
-                raise BadSettings(f"no such {name}", expected=only, found=getattr(self, name))
+        if self.unit not in UNITS:
+            raise BadSettings("no such unit", expected=" or ".join(UNITS), found=self.unit)
+        if self.unit == "frame" and self.inputs.statistics != ("mean",):
+            raise BadSettings("a frame has no statistics", fix="use --unit clip")
+
+
+RECIPES: Final = {
+    "fr-regressor-v2": Recipe(),
+    "clip-mos": Recipe(
+        target="mos",
+        unit="clip",
+        standardise_target=True,
+        epochs=250,
+        batch_size=32,
+        lr=1e-3,
+        weight_decay=1e-3,
+        hidden=16,
+        depth=3,
+    ),
+}
+"""Whole recipes by name; docs/decisions.md says where the numbers of each come from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from loso.corpus.load import Corpus
-from loso.crossval import SeedResult, kept_rows, run_loso
+from loso.corpus.view import view
+from loso.crossval import SeedResult, run_loso
 from loso.engine import choose
 from loso.errors import BadInput
 from loso.files import folder_lock, read_json, sha256_of, write_atomic, write_json
@@ -98,7 +99,7 @@ def train_into(
         recipe = replace(recipe, epochs=1)
     engine, device = choose(compute.engine, compute.device)
     compute = replace(compute, engine=engine, device=device)
-    leave_one_source_out(kept_rows(corpus, exclude_sources)["src"].to_numpy())
+    leave_one_source_out(view(corpus, recipe, exclude_sources).rows["src"].to_numpy())
     fingerprint = _unscored(corpus, recipe, exclude_sources, engine=engine, device=device)
     if dry_run:
         fingerprint["note"] = DRY_RUN
@@ -135,7 +136,8 @@ def train_into(
             "kept_seeds": kept,
         }
         earlier = _earlier_calls(out_dir / RUN_FILE)
-        write_json(out_dir / RUN_FILE, {**fingerprint, "calls": [*earlier, call]})
+        made = {**fingerprint, "inputs": asdict(recipe.inputs)}
+        write_json(out_dir / RUN_FILE, {**made, "calls": [*earlier, call]})
     return TrainedRun(
         seed_files=tuple(read_seed_file(out_dir / seed_file_name(seed)) for seed in seeds),
         trained=tuple(missing),
@@ -149,6 +151,7 @@ def _unscored(
     corpus: Corpus, recipe: Recipe, exclude_sources: Sequence[str], *, engine: str, device: str
 ) -> dict[str, Any]:
     """Return the keys of a seed file that are known before training: its fingerprint."""
+    spec = recipe.inputs
     packages = ["loso", "numpy", "polars", *([] if engine == "native" else ["torch"])]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -163,9 +166,11 @@ def _unscored(
         "hidden": recipe.hidden,
         "depth": recipe.depth,
         "dropout": recipe.dropout,
-        "num_codecs": CODEC_BLOCK_WIDTH,
+        "num_codecs": CODEC_BLOCK_WIDTH * spec.codec_block + len(spec.conditions),
         "target": recipe.target,
         "unit": recipe.unit,
+        "inputs": spec,
+        "standardise_target": recipe.standardise_target,
         "encoder_vocab_version": ENCODER_VOCAB_VERSION,
         "engine": engine if device == "cpu" else f"{engine}:{device}",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},

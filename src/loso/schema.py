@@ -6,7 +6,10 @@ one-hot index inside its graph. Changing any of it needs a new ENCODER_VOCAB_VER
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 __all__ = [
+    "CANONICAL",
     "CANONICAL_6",
     "CODEC_BLOCK_COLUMNS",
     "CODEC_BLOCK_WIDTH",
@@ -17,11 +20,24 @@ __all__ = [
     "REQUIRED_TEXTS",
     "UNKNOWN_ENCODER_INDEX",
     "VMAF_RANGE",
+    "FeatureSet",
     "encoder_index",
 ]
 
 CANONICAL_6 = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
 """The six features of VMAF v0.6.1, in the order every model takes them."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features in the order in which a model takes them, each with the corpus column it is in."""
+
+    name: str
+    features: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+CANONICAL = FeatureSet("canonical6", CANONICAL_6, CANONICAL_6)
 
 ENCODER_VOCAB = (
     "libx264",

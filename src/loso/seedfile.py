@@ -11,6 +11,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any, Final, Literal, TypedDict
@@ -19,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from loso.errors import BadEvidence
 from loso.files import write_json
+from loso.recipe import InputSpec, Recipe
 
 __all__ = [
     "DRY_RUN",
@@ -31,6 +33,7 @@ __all__ = [
     "parse_seed_file",
     "predictions_file_name",
     "read_seed_file",
+    "recipe_of",
     "seed_file_name",
     "summarise",
     "training_command",
@@ -53,6 +56,8 @@ RECIPE_KEYS: Final = (
     "num_codecs",
     "target",
     "unit",
+    "inputs",
+    "standardise_target",
     "encoder_vocab_version",
 )
 """Keys that must agree between the seeds of one ensemble."""
@@ -64,6 +69,9 @@ _NEVER_IN_OLD_FILES: Final = (
 """Keys that the replaced trainer did not write: with one of them, a file must hold them all."""
 
 _LEFT_OUT_WHEN_EMPTY: Final = ("note", "excluded_sources", "reason")
+_LEFT_OUT_WHEN_USUAL: Final = ("inputs", "standardise_target")
+"""Keys that a file leaves out where a network is fed and asked as fr_regressor_v2 is."""
+
 _LONGEST_FOUND: Final = 80
 
 
@@ -121,7 +129,8 @@ class Predictions(_Record):
 class SeedFile(_Record):
     """One seed's scores on every held-out source, and what they were made with.
 
-    A file with a `schema_version` holds every key, `note` and `excluded_sources` apart. A file of
+    A file with a `schema_version` holds every key, but for those that are left out where they
+    would say nothing: `note excluded_sources inputs standardise_target`. A file of
     the replaced trainer has none, and no key that loso added; there, None means "not recorded".
     """
 
@@ -149,6 +158,8 @@ class SeedFile(_Record):
     num_codecs: int | None = None
     target: str | None = None
     unit: str | None = None
+    inputs: InputSpec = InputSpec()
+    standardise_target: bool = False
     encoder_vocab_version: int | None = None
     excluded_sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
     engine: str | None = None
@@ -184,13 +195,20 @@ def _absent(record: _Record) -> list[str]:
         for key in record.model_fields_set
         if key in may_be_null or getattr(record, key) is not None
     }
-    return sorted(type(record).model_fields.keys() - given - set(_LEFT_OUT_WHEN_EMPTY))
+    optional = {*_LEFT_OUT_WHEN_EMPTY, *_LEFT_OUT_WHEN_USUAL}
+    return sorted(type(record).model_fields.keys() - given - optional)
 
 
 def _renamed(content: Any, old: str, new: str) -> Any:
     if isinstance(content, dict) and old in content and new not in content:
         return {(new if key == old else key): value for key, value in content.items()}
     return content
+
+
+def recipe_of(record: SeedFile) -> Recipe:
+    """Return the recipe that a seed was trained with; what is not recorded is the default."""
+    recorded = {f.name: getattr(record, f.name) for f in fields(Recipe)}
+    return Recipe(**{name: value for name, value in recorded.items() if value is not None})
 
 
 def seed_file_name(seed: int) -> str:
@@ -265,6 +283,10 @@ def write_seed_file(path: Path, seed_file: SeedFile) -> None:
         for key in _LEFT_OUT_WHEN_EMPTY:
             if not part.get(key):
                 part.pop(key, None)
+    usual = SeedFile.model_fields
+    for key in _LEFT_OUT_WHEN_USUAL:
+        if getattr(seed_file, key) == usual[key].default:
+            del content[key]
     write_json(path, content)
 
 

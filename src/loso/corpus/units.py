@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import polars as pl
 
 from loso.corpus.load import Corpus
-from loso.errors import BadCorpus, BadSettings
+from loso.errors import BadCorpus
 
-__all__ = ["STATISTICS", "UNITS", "as_clips", "statistic_column"]
-
-UNITS: Final = ("frame", "clip")
-
-STATISTICS: Final = ("mean", "p5", "std")
-"""Of a feature over the frames of a clip: its mean, 5th percentile, standard deviation (ddof=0)."""
+__all__ = ["as_clips", "statistic_column"]
 
 
 def statistic_column(feature: str, statistic: str) -> str:
@@ -46,11 +40,6 @@ def as_clips(
     too. `drop_first_frame` leaves out frame 0, whose motion is 0 by definition. BadCorpus where a
     clip has no other frame.
     """
-    unknown = [name for name in statistics if name not in STATISTICS]
-    if unknown:
-        raise BadSettings(
-            "no such statistic of a clip", expected=" or ".join(STATISTICS), found=unknown[0]
-        )
     rows, names = corpus.rows, [name for name in corpus.identity if name != "frame_index"]
     if drop_first_frame:
         rows = rows.filter(pl.col("frame_index") > 0)

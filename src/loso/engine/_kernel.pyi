@@ -30,6 +30,7 @@ def train(
     train_rows: Sequence[NDArray[np.int32]],
     mean: NDArray[Any],
     std: NDArray[Any],
+    target_scale: NDArray[Any],
     address: NDArray[np.int64],
     parameters: NDArray[Any],
     losses: NDArray[np.float64],

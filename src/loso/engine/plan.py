@@ -59,7 +59,9 @@ class TrainingPlan:
 class Trained:
     """One trained network a member, and its loss (members, epochs).
 
-    Engines return both in the unit that members learn in, `train_members` in the target's. The loss of an epoch is the mean over its rows of the squared error, each taken just before the step that used the row, with dropout at work.
+    Engines return both in the unit that members learn in, `train_members` in the target's. The
+    loss of an epoch is the mean over its rows of the squared error, each taken just before the
+    step that used the row, with dropout at work.
     """
 
     networks: tuple[Network, ...]

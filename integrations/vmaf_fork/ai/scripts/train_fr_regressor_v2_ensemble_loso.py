@@ -120,7 +120,7 @@ def _load_corpus(path):
     inputs = build_inputs(corpus)
     warn_all((*corpus.warnings, *inputs.warnings))
     width = len(CANONICAL_6)
-    scaler = Scaler.fit(inputs.matrix)
+    scaler = Scaler.fit(inputs.matrix, inputs.scaled)
     mean, std = scaler.mean[:width], scaler.std[:width]
     columns = corpus.rows.to_dict(as_series=False)
     return {
