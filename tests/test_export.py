@@ -19,7 +19,7 @@ from loso.inputs import build_inputs
 from loso.intervals import Rule
 from loso.modelfile import Manifest, Registry, Sidecar, find_manifest, read_record
 from loso.onnx_graph import Session, read_graph
-from loso.recipe import Compute, GateThresholds, Recipe
+from loso.recipe import Compute, GateThresholds, InputSpec, Recipe
 from loso.verdict import validate_run
 
 FLOAT32 = 1e-3
@@ -435,6 +435,21 @@ def test_a_verdict_that_is_none_is_bad_input(promoted, tmp_path):
         export(run, corpus, tmp_path / "model")
     with pytest.raises(BadInput, match="not a folder; name the folder of a training run"):
         export(tmp_path / "none", corpus, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(unit="clip"),
+        Recipe(inputs=InputSpec(conditions=("height",))),
+        Recipe(inputs=InputSpec(codec_block=False)),
+    ],
+)
+def test_networks_that_read_something_else_are_refused(promoted, tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(export_module, "recipe_of", lambda _: recipe)
+    with pytest.raises(BadInput, match="made of frames, the canonical six features and the codec"):
+        export(*promoted, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("stem", ["", "Upper", "a/b", "../x", "a b", "registry", "x" * 60, "a\n"])

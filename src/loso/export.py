@@ -34,7 +34,7 @@ from loso.modelfile import (
     with_entries,
 )
 from loso.progress import Progress, silent
-from loso.recipe import Compute
+from loso.recipe import Compute, InputSpec, Recipe
 from loso.seedfile import recipe_of
 from loso.signing import require_key, sign_folder
 from loso.sums import refresh_sums
@@ -80,9 +80,11 @@ def export_model(
     _check_names(stem, grounds.promote.seeds)
     _check_folder(out_dir, stem, sign_key)
     record = next(iter(grounds.evidence.seed_files.values()))
+    recipe = recipe_of(record)
+    _check_recipe(run_dir, recipe)
     fit = fit_final(
         corpus,
-        recipe_of(record),
+        recipe,
         grounds.promote.seeds,
         exclude_sources=record.excluded_sources,
         compute=compute,
@@ -103,6 +105,17 @@ def export_model(
         engine=fit.engine,
         warnings=(*corpus.warnings, *fit.inputs.warnings, *grounds.evidence.warnings),
     )
+
+
+def _check_recipe(run_dir: Path, recipe: Recipe) -> None:
+    """Refuse a run whose networks read something else than a model's records can name."""
+    if recipe.unit != "frame" or recipe.inputs != InputSpec():
+        raise BadInput(
+            "models are made of frames, the canonical six features and the codec block alone",
+            where=str(run_dir),
+            found=f"unit {recipe.unit}, {recipe.inputs}",
+            fix="train with --unit frame and without other inputs",
+        )
 
 
 def _check_names(stem: str, seeds: Sequence[int]) -> None:
