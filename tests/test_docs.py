@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from loso.cli import app, main
 from loso.corpus.plan import rows_of
 from loso.data import demo_corpus_path
 from loso.modelfile import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
-from loso.recipe import GateThresholds, Recipe
+from loso.recipe import GateThresholds, InputSpec, Recipe
 from loso.schema import (
     CODEC_BLOCK_COLUMNS,
     CODEC_BLOCK_WIDTH,
@@ -182,6 +183,11 @@ def test_every_key_of_a_seed_file_is_documented():
     assert_documented(found, "loso_seed{N}.json")
 
 
+def test_every_key_of_what_goes_in_is_documented():
+    documented = names(FORMATS, "What goes into a network", "key")
+    assert documented == [field.name for field in fields(InputSpec)]
+
+
 def test_every_file_of_a_run_is_documented(make_corpus, tmp_path):
     corpus = make_corpus(
         sources=["ant", "bee", "cat", "dog"],
@@ -202,12 +208,14 @@ def test_every_file_of_a_run_is_documented(make_corpus, tmp_path):
         assert names(FORMATS, title, "column") == columns
 
     record = json.loads((folder / "loso_seed0.json").read_text())
-    written = key_paths(record, {"versions": None})
+    opaque = {"versions": None, "inputs": None}
+    written = key_paths(record, opaque)
     documented = set(names(FORMATS, "loso_seed{N}.json", "key"))
     assert written - {"predictions"} <= documented
-    assert documented - written == {"note", "excluded_sources", "folds[].reason"}
+    usual = {"note", "excluded_sources", "folds[].reason", "inputs", "standardise_target"}
+    assert documented - written == usual
 
-    call = key_paths(json.loads((folder / "run.json").read_text()), {"versions": None})
+    call = key_paths(json.loads((folder / "run.json").read_text()), opaque)
     assert_documented(call, "run.json")
 
     verdict = json.loads((folder / "HOLD.json").read_text())
@@ -375,6 +383,8 @@ def default(parameter):
     if parameter.required:
         return "required"
     value = parameter.default
+    if isinstance(shown := getattr(parameter, "show_default", None), str):
+        return f"`{shown}`"  # not given, it is that of the recipe
     if value is None or value is False or value in ("", []):
         return "-"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

@@ -72,7 +72,9 @@ def run(
     of the very same predictions stand there, validates. A log of the steps goes to `out_dir/logs`.
     What cannot be used is refused before anything is written.
     """
-    corpus = open_for_training(corpus_path, needs, exclude_sources=exclude_sources, key=key)
+    corpus = open_for_training(
+        corpus_path, needs, recipe, exclude_sources=exclude_sources, key=key
+    )
     compute, out_dir = compute or Compute(), Path(out_dir)
     seeds = check_seeds(seeds, least=2)  # the gate compares seeds with each other
     choose(compute.engine, compute.device)

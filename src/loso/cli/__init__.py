@@ -37,6 +37,18 @@ _VERBS: Final = {
         "judge:validate",
         "Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.",
     ),
+    "predict": (
+        "predict:predict",
+        "Score frames and clips, each with its interval, from measured rows or from two videos.",
+    ),
+    "evaluate": (
+        "predict:evaluate",
+        "Hold a model against a corpus that it has not seen: agreement, coverage, drift of inputs.",
+    ),
+    "verify": (
+        "verify:verify",
+        "Check the whole chain behind a model again and report all that is wrong.",
+    ),
     "export": (
         "model:export",
         "Fit a promoted run's seeds on the whole corpus; write graphs, records and a card.",

@@ -18,6 +18,7 @@ registry_app = typer.Typer(
     name="registry",
     help="Which exported models are for production: list, flip, unflip.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 RunDir = Annotated[

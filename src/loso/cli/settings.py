@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from loso.recipe import Compute, GateThresholds, Recipe, TrainingNeeds
+from loso.errors import BadSettings
+from loso.recipe import RECIPES, Compute, GateThresholds, InputSpec, Recipe, TrainingNeeds
 
 __all__ = ["with_settings"]
 
@@ -22,11 +23,31 @@ _PANELS: Final = {
 }
 """Settings classes, and the headings under which their options stand in a command's help."""
 
+_USUAL: Final = next(iter(RECIPES))
+
+_INPUTS: Final = {
+    "features": (str, "--features", "Features: canonical6, or a .json file that names others."),
+    "conditions": (
+        list[str],
+        "--condition",
+        "Column that goes in beside the codec block: COL or log2:COL; repeatable.",
+    ),
+    "statistics": (
+        list[str],
+        "--statistic",
+        "Of each feature over a clip's frames: mean, p5, std; repeatable.",
+    ),
+    "drop_first_frame": (bool, "--drop-first-frame", "Leave out frame 0, whose motion is 0."),
+    "group_by": (str, "--group-by", "Column whose values are the sources to hold out."),
+}
+"""Fields of InputSpec that are options: type, name and help."""
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Return `command` with each settings parameter replaced by one option for each of its fields.
 
-    A field becomes an option where it has a help text; the command gets the validated object.
+    A field becomes an option where it has a help text; the command gets the validated object. A
+    recipe begins as the one that --recipe names, and options change it where they are given.
     """
     hints = get_type_hints(command, include_extras=True)
     plain: list[inspect.Parameter] = []
@@ -37,14 +58,18 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if hint not in _PANELS:
             plain.append(parameter.replace(annotation=hint))
             continue
-        options = [_option(hint, f) for f in fields(hint) if "help" in f.metadata]
+        if hint is Recipe:
+            options = _recipe_options()
+        else:
+            options = [_option(hint, f) for f in fields(hint) if "help" in f.metadata]
         groups[parameter.name] = (hint, [option.name for option in options])
         made += options
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         for name, (settings, options) in groups.items():
-            given[name] = settings(**{option: given.pop(option) for option in options})
+            values = {option: given.pop(option) for option in options}
+            given[name] = _recipe(**values) if settings is Recipe else settings(**values)
         command(**given)
 
     parameters = [*plain, *made]
@@ -57,11 +82,55 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(settings: type, field: Field[Any]) -> inspect.Parameter:
     kind = get_type_hints(settings)[field.name]
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=field.default,
-        annotation=Annotated[
-            kind, typer.Option(help=field.metadata["help"], rich_help_panel=_PANELS[settings])
-        ],
-    )
+    info = typer.Option(help=field.metadata["help"], rich_help_panel=_PANELS[settings])
+    return _parameter(field.name, Annotated[kind, info], field.default)
+
+
+def _recipe_options() -> list[inspect.Parameter]:
+    """Return options whose default is "not given", and whose help shows the usual recipe's."""
+    text = f"A whole recipe, {' or '.join(RECIPES)}, which the options below change."
+    info = typer.Option("--recipe", help=text, rich_help_panel=_PANELS[Recipe])
+    options = [_parameter("recipe_name", Annotated[str, info], _USUAL)]
+    kinds = get_type_hints(Recipe)
+    for field in fields(Recipe):
+        if "help" in field.metadata:
+            help_text, shown = field.metadata["help"], f"{field.default}"
+            options.append(_unset(field.name, kinds[field.name], (), help_text, shown))
+    usual = InputSpec()
+    for name, (kind, option, help_text) in _INPUTS.items():
+        default = getattr(usual, name)
+        shown = ", ".join(default) if isinstance(default, tuple) else getattr(default, "name", "")
+        options.append(_unset(name, kind, (option,), help_text, shown or f"{default}"))
+    return options
+
+
+def _unset(
+    name: str, kind: Any, names: tuple[str, ...], text: str, shown: str
+) -> inspect.Parameter:
+    panel = _PANELS[Recipe]
+    show = shown if shown not in {"", "()", "False"} else False
+    info = typer.Option(*names, help=text, rich_help_panel=panel, show_default=show)
+    return _parameter(name, Annotated[kind | None, info], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _recipe(recipe_name: str, **given: Any) -> Recipe:
+    """Return the recipe of that name, changed by the options that were given."""
+    if recipe_name not in RECIPES:
+        expected = " or ".join(RECIPES)
+        raise BadSettings("no such recipe", expected=expected, found=recipe_name)
+    changed = {name: value for name, value in given.items() if value is not None}
+    inputs: dict[str, Any] = {name: changed.pop(name) for name in _INPUTS if name in changed}
+    if "features" in inputs:
+        from loso.features import load_feature_set
+
+        inputs["features"] = load_feature_set(inputs["features"])
+    inputs |= {n: tuple(inputs[n]) for n in ("conditions", "statistics") if n in inputs}
+    recipe = RECIPES[recipe_name]
+    if inputs:
+        changed["inputs"] = replace(recipe.inputs, **inputs)
+    return replace(recipe, **changed)

@@ -70,7 +70,7 @@ def train(
     from loso.run_folder import train_into
 
     excluded, keys = exclude_source or (), key or ()
-    opened = open_for_training(corpus, needs, exclude_sources=excluded, key=keys)
+    opened = open_for_training(corpus, needs, recipe, exclude_sources=excluded, key=keys)
     with show_progress("training") as progress:
         trained = train_into(
             out_dir,
