@@ -423,6 +423,7 @@ def test_rows_do_not_depend_on_the_order_of_logs(importing, log, tmp_path):
     two = importing(*logs[::-1], out="two.jsonl.gz")
     content = (tmp_path / "one.jsonl.gz").read_bytes()
     assert content == (tmp_path / "two.jsonl.gz").read_bytes()
+    assert content[4:8] == bytes(4)  # no time in gzip's header
     assert one.rows == two.rows == 6
     assert load_corpus(one.corpus).rows["src"].to_list() == ["ant"] * 3 + ["bee"] * 3
     assert load_corpus(one.corpus).rows["cq"].unique().sort().to_list() == [20, 22.5]
