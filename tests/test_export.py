@@ -20,6 +20,7 @@ from loso.intervals import Rule
 from loso.modelfile import Manifest, Registry, Sidecar, find_manifest, read_record
 from loso.onnx_graph import Session, read_graph
 from loso.recipe import Compute, GateThresholds, InputSpec, Recipe
+from loso.registry import flip
 from loso.verdict import validate_run
 
 FLOAT32 = 1e-3
@@ -595,6 +596,7 @@ def test_cut_short_anywhere_the_folder_is_whole_or_completed_by_the_same_call(
     other = make_run("other", seeds=SEEDS, edit=lambda _, c: c.update(epochs=2, hidden=3))
     judge(other, corpus)
     export(run, corpus, tmp_path / "old")
+    flip(tmp_path / "old", run / "PROMOTE.json")
     export(other, corpus, tmp_path / "new")
     old, new = contents(tmp_path / "old"), contents(tmp_path / "new")
     real, calls, fits = Path.replace, 0, []
@@ -622,10 +624,14 @@ def test_cut_short_anywhere_the_folder_is_whole_or_completed_by_the_same_call(
             export(other, corpus, out_dir)
         except Killed:
             found = contents(out_dir)
-            assert all(found[name] in {old[name], new[name]} for name in found), n
-            assert n > 1 or found == old
+            assert all(found[name] in {old[name], new.get(name)} for name in found), n
+            assert (found == old) is (n == 1)
+            # No changed member is for production, and the manifest vouches for none before it.
             registry = json.loads(found["registry.json"])["models"]
-            assert all(entry["smoke"] for entry in registry)
+            assert found == old or all(entry["smoke"] for entry in registry)
+            ours = [name for name in new if name.startswith(f"{STEM}_seed")]
+            whole = all(found[name] == new[name] for name in ours)
+            assert whole or found[f"{STEM}.json"] == old[f"{STEM}.json"]
             monkeypatch.setattr(Path, "replace", real)
             export(other, corpus, out_dir)
             assert contents(out_dir) == new
