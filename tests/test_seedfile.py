@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loso.errors import BadEvidence
+from loso.recipe import InputSpec
 from loso.seedfile import (
     FoldScore,
     predictions_file_name,
     read_seed_file,
+    recipe_of,
     seed_file_name,
     summarise,
     training_command,
@@ -158,3 +160,16 @@ def test_a_file_with_a_schema_version_holds_every_key(make_run):
     path.write_text(json.dumps(whole))
     with pytest.raises(BadEvidence, match=r"keys are missing: folds\.1\.n_val"):
         read_seed_file(path)
+
+
+def test_what_goes_in_is_read_back_as_it_was_written(make_run):
+    spec = InputSpec(conditions=("log2:height",), statistics=("mean", "p5"), group_by="content")
+    path = make_run() / "loso_seed0.json"
+    usual = read_seed_file(path)
+    assert "inputs" not in json.loads(path.read_text())
+    record = usual.model_copy(update={"inputs": spec, "standardise_target": True, "unit": "clip"})
+    write_seed_file(path, record)
+    assert read_seed_file(path) == record
+    assert recipe_of(read_seed_file(path)).inputs == spec
+    write_seed_file(path, usual)
+    assert not {"inputs", "standardise_target"} & json.loads(path.read_text()).keys()

@@ -16,7 +16,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any, Final, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from loso.errors import BadEvidence
 from loso.files import write_json
@@ -90,6 +98,11 @@ def _nan_is_undefined(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _input_spec(value: Any) -> Any:
+    # A list is no tuple to a strict record, and strictness goes down into a dataclass.
+    return TypeAdapter(InputSpec).validate_python(value) if isinstance(value, dict) else value
+
+
 _Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
 _Size = Annotated[float, Field(ge=0.0, le=1e150)]  # sums of such numbers stay finite
 _Undefinable = BeforeValidator(_nan_is_undefined)
@@ -158,7 +171,7 @@ class SeedFile(_Record):
     num_codecs: int | None = None
     target: str | None = None
     unit: str | None = None
-    inputs: InputSpec = InputSpec()
+    inputs: Annotated[InputSpec, BeforeValidator(_input_spec)] = InputSpec()
     standardise_target: bool = False
     encoder_vocab_version: int | None = None
     excluded_sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
