@@ -20,6 +20,7 @@ from loso.recipe import Recipe
 from loso.sklearn import LosoRegressor
 
 SMALL = {"epochs": 30, "hidden": 8, "lr": 1e-2, "seeds": (0, 1, 2)}
+RECIPE = Recipe(epochs=30, hidden=8, lr=1e-2)
 EXACT = 1e-9
 """Float64 arithmetic on the same weights, in another order."""
 
@@ -46,7 +47,7 @@ def test_scikit_learn_takes_it_for_one_of_its_own(estimator, check):
 def test_defaults_are_those_of_the_recipe():
     given = LosoRegressor().get_params()
     recipe = Recipe()
-    for name in set(given) - {"seeds", "engine", "device", "threads"}:
+    for name in set(given) - {"seeds", "standardise_target", "engine", "device", "threads"}:
         assert given[name] == getattr(recipe, name)
     assert given["seeds"] == (0, 1, 2, 3, 4)
 
@@ -55,9 +56,9 @@ def test_it_is_the_ensemble_of_the_engine(fitted):
     x, y, _ = problem()
     mean, std = x.mean(axis=0), x.std(axis=0)
     rows = np.arange(len(x), dtype=np.int32)
-    members = tuple(Member(seed, 0, "", rows, mean, std) for seed in (0, 1, 2))
-    recipe = Recipe(epochs=30, hidden=8, lr=1e-2)
-    plan = TrainingPlan(x.astype(np.float32), y.astype(np.float32), members, recipe)
+    scale = y.mean(), y.std()
+    members = tuple(Member(seed, 0, "", rows, mean, std, *scale) for seed in (0, 1, 2))
+    plan = TrainingPlan(x.astype(np.float32), y.astype(np.float32), members, RECIPE)
     scores = [n.predict((x - mean) / std) for n in train_members(plan).networks]
     mu, sigma = fitted.predict(x, return_std=True)
     np.testing.assert_allclose(mu, np.mean(scores, axis=0), atol=EXACT)
@@ -68,6 +69,28 @@ def test_it_learns():
     x, y, _ = problem()
     model = LosoRegressor(epochs=200, hidden=16, lr=1e-2, dropout=0.0, seeds=(0, 1)).fit(x, y)
     assert model.score(x, y) > 0.9
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(1e6, 1.0), (0.0, 1e-6), (-5e3, 1e4)])
+def test_the_targets_unit_is_of_no_matter(offset, unit):
+    x, y, group = problem()
+    model, other = LosoRegressor(**SMALL), LosoRegressor(**SMALL)
+    plain = model.fit(x, y, groups=group).predict_interval(x)
+    moved = other.fit(x, offset + unit * y, groups=group).predict_interval(x)
+    tolerance = 1e-2 * np.ptp(y) + 1e-6 * abs(offset) / unit  # float32 holds the target
+    for before, after in zip(plain, moved, strict=True):
+        np.testing.assert_allclose((after - offset) / unit, before, atol=tolerance)
+
+
+def test_a_raw_target_is_that_of_loso_train():
+    x, y, _ = problem()
+    rows = np.arange(len(x), dtype=np.int32)
+    members = (Member(3, 0, "", rows, x.mean(axis=0), x.std(axis=0)),)
+    plan = TrainingPlan(x.astype(np.float32), y.astype(np.float32), members, RECIPE)
+    (network,) = train_members(plan).networks
+    model = LosoRegressor(**SMALL | {"seeds": (3,)}, standardise_target=False).fit(x, y)
+    expected = network.predict((x - x.mean(axis=0)) / x.std(axis=0))
+    np.testing.assert_allclose(model.predict(x), expected, atol=EXACT)
 
 
 def test_groups_change_no_prediction(fitted):
@@ -87,6 +110,19 @@ def test_residuals_are_of_networks_that_did_not_see_the_group(fitted):
     assert np.array_equal(before.sigma, after.sigma)
     np.testing.assert_allclose(after.error, 1000.0, atol=50)
     assert not np.array_equal(fitted.calibration_[1].sigma, again.calibration_[1].sigma)
+
+
+def test_residuals_are_those_of_the_engine(fitted):
+    x, y, group = problem()
+    train, unseen = group != 4, group == 4
+    mean, std = x[train].mean(axis=0), x[train].std(axis=0)
+    scale = y[train].mean(), y[train].std()
+    rows = np.flatnonzero(train).astype(np.int32)
+    members = tuple(Member(seed, 5, "", rows, mean, std, *scale) for seed in (0, 1, 2))
+    plan = TrainingPlan(x.astype(np.float32), y.astype(np.float32), members, RECIPE)
+    scores = [n.predict((x[unseen] - mean) / std) for n in train_members(plan).networks]
+    error = np.abs(y[unseen] - np.mean(scores, axis=0))
+    np.testing.assert_allclose(fitted.calibration_[4].error, error, atol=EXACT)
 
 
 def test_intervals_are_hierarchical_quantiles_of_the_residuals(fitted):

@@ -35,6 +35,9 @@ except ImportError:
 __all__ = ["LosoRegressor"]
 
 _LEAST_STD: Final = 1e-8
+_LEAST_SPREAD: Final = 1e-6
+"""Of a target, as a share of its mean: float32 tells no smaller differences apart."""
+
 _DEFAULTS: Final = Recipe()
 _RECIPE_FIELDS: Final = frozenset(f.name for f in fields(Recipe) if "low" in f.metadata)
 
@@ -42,10 +45,10 @@ _RECIPE_FIELDS: Final = frozenset(f.name for f in fields(Recipe) if "low" in f.m
 class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """An ensemble of small networks, one for each seed, with intervals that hold on new groups.
 
-    Columns are standardised on the training rows; the target is not, so scale one that is far from
-    0..100 (TransformedTargetRegressor). The same data, seeds and engine give the same predictions.
-    Parameters are those of `loso.recipe.Recipe` and `loso.recipe.Compute`, checked by `fit`, which
-    raises BadSettings.
+    Columns are standardised on the training rows, and so is the target, which may be of any unit;
+    `standardise_target=False` learns it raw, as the standard recipe does. The same data, seeds and
+    engine give the same predictions. Parameters are those of `loso.recipe.Recipe` and
+    `loso.recipe.Compute`, checked by `fit`, which raises BadSettings.
 
     Attributes
     ----------
@@ -66,6 +69,7 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = _DEFAULTS.batch_size,
         lr: float = _DEFAULTS.lr,
         weight_decay: float = _DEFAULTS.weight_decay,
+        standardise_target: bool = True,
         seeds: Sequence[int] = DEFAULT_SEEDS,
         engine: str = "auto",
         device: str = "auto",
@@ -78,6 +82,7 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
+        self.standardise_target = standardise_target
         self.seeds = seeds
         self.engine = engine
         self.device = device
@@ -100,7 +105,7 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             folds += [(fold.held_out, fold.train, fold.test) for fold in held_out]
         scales = [_scale(rows[train]) for _, train, _ in folds]
         members = tuple(
-            Member(seed, i, name, train, *scale)
+            Member(seed, i, name, train, *scale, *self._target_scale(target[train]))
             for i, ((name, train, _), scale) in enumerate(zip(folds, scales, strict=True))
             for seed in seeds
         )
@@ -158,6 +163,12 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         mu, sigma = self._predict(X)
         half = fit_rule(self.calibration_, [chosen]).half_width(sigma, chosen)
         return mu - half, mu + half
+
+    def _target_scale(self, train: NDArray[np.float64]) -> tuple[float, float]:
+        if not self.standardise_target:
+            return 0.0, 1.0
+        mean, spread = float(train.mean()), float(train.std())
+        return mean, spread if spread > _LEAST_SPREAD * abs(mean) else 1.0
 
     def _predict(self, X: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
         check_is_fitted(self)
