@@ -309,13 +309,13 @@ def documented(title):
     )
 
 
-@pytest.mark.usefixtures("rows")
-def test_what_predict_gives_is_documented(call, folder, tmp_path):
+def test_what_predict_gives_is_documented(call, folder, rows, tmp_path):
     words = ("predict", "--model", folder, "--features", tmp_path / "rows.csv", "--json")
     (record,) = objects(call(*words).out)
     assert sorted(documented("`loso predict --json`")) == sorted(record)
-    assert documented("Predictions of frames") == list(record["frames"][0])
-    columns = [re.sub(r"^(mean|hmean|p1|p5)_", "POOL_", name) for name in record["clips"][0]]
+    found = Predictor.load(folder).predict(rows)
+    assert documented("Predictions of frames") == found.frames.columns
+    columns = [re.sub(r"^(mean|hmean|p1|p5)_", "POOL_", name) for name in found.clips.columns]
     assert documented("Predictions of clips") == list(dict.fromkeys(columns))
 
 
