@@ -16,7 +16,7 @@ from loso.corpus.view import view
 from loso.engine import choose
 from loso.files import make_folder
 from loso.intervals import LEAST_SOURCES, IntervalsFile, level_key
-from loso.progress import Progress, silent
+from loso.progress import Progress, of_stage, silent
 from loso.recipe import (
     DEFAULT_CORPUS,
     DEFAULT_OUT_DIR,
@@ -72,9 +72,7 @@ def run(
     of the very same predictions stand there, validates. A log of the steps goes to `out_dir/logs`.
     What cannot be used is refused before anything is written.
     """
-    corpus = open_for_training(
-        corpus_path, needs, recipe, exclude_sources=exclude_sources, key=key
-    )
+    corpus = open_for_training(corpus_path, needs, recipe, exclude_sources=exclude_sources, key=key)
     compute, out_dir = compute or Compute(), Path(out_dir)
     seeds = check_seeds(seeds, least=2)  # the gate compares seeds with each other
     choose(compute.engine, compute.device)
@@ -96,7 +94,7 @@ def run(
             force=force,
             compute=compute,
             command=command,
-            progress=progress,
+            progress=of_stage("training", progress),
         )
         for seed_file in trained.seed_files:
             how = "kept" if seed_file.seed in trained.kept else "trained"
@@ -128,9 +126,7 @@ def _calibrate(
 ) -> IntervalsFile:
     """Return the intervals that stand in a run's folder, or new ones, and log which it was."""
 
-    def report(done: float, total: float, note: str = "") -> None:
-        progress(done, total, ", ".join(filter(None, ("calibrating", note))))
-
+    report = of_stage("calibrating", progress)
     found = standing_intervals(out_dir, seeds)
     intervals = found or calibrate_run(out_dir, corpus, seeds, compute=compute, progress=report)
     measured = intervals.coverage.by_pool["frame"].hierarchical

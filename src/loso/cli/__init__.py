@@ -17,14 +17,17 @@ __all__ = ["app", "main"]
 _VERBS: Final = {
     "demo": (
         "train:demo",
-        "Take the corpus inside this package the whole way: train, gate, verdict.",
+        "Take the corpus inside this package the whole way: train, calibrate, verdict.",
     ),
     "corpus": ("corpus:app", "Corpora of measured frames: build them, check them."),
     "train": (
         "train:train",
         "Train every seed with each source held out once; write scores and predictions.",
     ),
-    "run": ("train:run", "Check the corpus, train, validate: the operator's one command."),
+    "run": (
+        "train:run",
+        "Check the corpus, train, calibrate, validate: the operator's one command.",
+    ),
     "calibrate": (
         "judge:calibrate",
         "Calibrate a run's intervals over its sources and measure their coverage by refits.",

@@ -65,10 +65,14 @@ def _bar(title: str) -> Iterator[Progress]:
 
 def _lines(title: str, every_s: float = 10.0) -> Progress:
     started = last = time.monotonic()
+    before = 0.0
 
     def report(done: float, total: float, note: str = "") -> None:
-        nonlocal last
+        nonlocal started, last, before
         now = time.monotonic()
+        if done < before:  # the next stage begins
+            started = now
+        before = done
         if not 0 < done <= total or (now - last < every_s and done < total):
             return
         last = now

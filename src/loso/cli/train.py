@@ -111,7 +111,7 @@ def run(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the corpus, train, validate: the operator's one command.
+    """Check the corpus, train, calibrate, validate: the operator's one command.
 
     Exit 0 on PROMOTE, 1 on HOLD.
 
@@ -120,7 +120,7 @@ def run(
     chosen = parse_seeds(seeds)
     from loso import pipeline
 
-    with show_progress("training") as progress:
+    with show_progress("run") as progress:
         outcome = pipeline.run(
             corpus,
             out_dir,
@@ -146,7 +146,7 @@ def demo(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the corpus inside this package the whole way: train, gate, verdict.
+    """Take the corpus inside this package the whole way: train, calibrate, verdict.
 
     Example: loso demo
     """
@@ -155,7 +155,7 @@ def demo(
 
     hint("Demo corpus: ten short clips, five encoders, four qualities, VMAF of every frame.")
     hint("Each clip is held out once: five networks learn from the other nine and predict it.")
-    with show_progress("training") as progress:
+    with show_progress("run") as progress:
         outcome = pipeline.run(
             demo_corpus_path(),
             out_dir,
