@@ -132,8 +132,8 @@ def test_scale_and_shift_of_predictions_do_not_matter(data, scale, shift):
 
 def test_beyond_the_range_it_is_a_line_with_the_slope_of_the_end():
     place = np.linspace(-1, 1, 21)
-    mapping = CubicMapping.fit(place, place**3 + 3 * place)
-    assert mapping.apply([-2.0, -1.0, 1.0, 3.0]) == pytest.approx([-10, -4, 4, 16])
+    mapping = CubicMapping.fit(place, place**3 + place**2 + 3 * place)
+    assert mapping.apply([-2.0, -1.0, 1.0, 3.0]) == pytest.approx([-7, -3, 5, 21])
 
 
 @pytest.mark.parametrize(
