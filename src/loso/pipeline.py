@@ -125,7 +125,6 @@ def _calibrate(
     out_dir: Path, corpus: Corpus, seeds: Sequence[int], compute: Compute, progress: Progress
 ) -> IntervalsFile:
     """Return the intervals that stand in a run's folder, or new ones, and log which it was."""
-
     report = of_stage("calibrating", progress)
     found = standing_intervals(out_dir, seeds)
     intervals = found or calibrate_run(out_dir, corpus, seeds, compute=compute, progress=report)

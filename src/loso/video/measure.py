@@ -30,8 +30,11 @@ __all__ = [
     "Measurement",
     "VmafModel",
     "commands",
+    "libvmaf_filter",
     "measure",
     "probe_libvmaf",
+    "read_scores",
+    "resize_filter",
     "try_encoder",
 ]
 
@@ -125,11 +128,11 @@ def commands(
     # setpts keeps the rate that the container claims; fps states the true one to the encoder.
     to_coder = (
         f"fps={clip.fps.numerator}/{clip.fps.denominator}"
-        f",{_resize(encode.width, encode.height, clip.pixel_format, coded_as)}"
+        f",{resize_filter(encode.width, encode.height, clip.pixel_format, coded_as)}"
         + (f",{encoder.upload}" if encoder.upload else "")
     )
-    back = f"{_resize(clip.width, clip.height, coded_as, clip.pixel_format)},{timing}"
-    vmaf = f"[distorted][reference]{_libvmaf(model)}[scored]"
+    back = f"{resize_filter(clip.width, clip.height, coded_as, clip.pixel_format)},{timing}"
+    vmaf = f"[distorted][reference]{libvmaf_filter(model)}[scored]"
 
     threads = ("-threads", f"{encode.threads}")
     # Filters would otherwise start a thread for each core, in each of the cells at work.
@@ -164,7 +167,7 @@ def commands(
     )
 
 
-def _resize(width: int, height: int, before: str, after: str) -> str:
+def resize_filter(width: int, height: int, before: str, after: str) -> str:
     """Return the filters that bring frames to a size and a pixel format; fewer bits are rounded.
 
     By default swscale dithers what it makes 8 bits of: noise that only some encoders' cells would
@@ -178,7 +181,7 @@ def _resize(width: int, height: int, before: str, after: str) -> str:
     return f"{resize},format={after}"
 
 
-def _libvmaf(model: VmafModel) -> str:
+def libvmaf_filter(model: VmafModel) -> str:
     # The features are asked for by name: a model with other ones inside (NEG) still logs these.
     return (
         f"libvmaf=model={model.option}:feature=name=adm|name=vif|name=motion:log_fmt=json"
@@ -209,7 +212,7 @@ def measure(
         session.run(line, folder=folder, timeout_s=max(left, 0.0))
     seconds = time.monotonic() - started
     packets = _read_packets(folder / _PACKETS)
-    version, scores = _read_scores(folder / _SCORES)
+    version, scores = read_scores(folder / _SCORES)
     if not clip.frames == len(packets) == len(scores["vmaf"]):
         raise CannotRun(
             f"frame counts differ: {clip.frames} of the reference, {len(packets)} coded, "
@@ -231,7 +234,7 @@ def _read_packets(path: Path) -> tuple[int, ...]:
     return tuple(int(size) for line in coded for size in re.findall(r"f_size= *(\d+)", line))
 
 
-def _read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
+def read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
     """Return libvmaf's version, and `vmaf` and the canonical six by frame."""
     try:
         log: dict[str, Any] = json.loads(path.read_bytes())
@@ -254,7 +257,7 @@ def probe_libvmaf(
 ) -> str:
     """Return libvmaf's version after it scored a frame with `model`; BadSettings if it cannot."""
     model.install(folder)
-    graph = f"[0:v]split[distorted][reference];[distorted][reference]{_libvmaf(model)}"
+    graph = f"[0:v]split[distorted][reference];[distorted][reference]{libvmaf_filter(model)}"
     source = ("-f", "lavfi", "-i", "testsrc2=size=192x108:rate=25")
     try:
         session.run(
@@ -268,7 +271,7 @@ def probe_libvmaf(
             where="--vmaf-model",
             found=str(model),
         ) from None
-    return _read_scores(folder / _SCORES)[0]
+    return read_scores(folder / _SCORES)[0]
 
 
 def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:

@@ -12,7 +12,7 @@ from loso.video.clips import Clip, ClipSettings, open_clip
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 
 # What a corpus is measured with, so that a model meets the features that it was trained on.
-from loso.video.measure import VmafModel, _libvmaf, _read_scores, _resize
+from loso.video.measure import VmafModel, libvmaf_filter, read_scores, resize_filter
 
 __all__ = ["measure_pair"]
 
@@ -42,7 +42,7 @@ def measure_pair(
         ]
         _require_equal_counts(*opened)
         session.run(_command(*opened), folder=Path(folder), timeout_s=timeout_s)
-        _, scores = _read_scores(Path(folder) / "scores.json")
+        _, scores = read_scores(Path(folder) / "scores.json")
     for clip in opened:
         if not clip.unchanged():
             raise BadClip("changed while it was measured", where=str(clip.path))
@@ -74,13 +74,13 @@ def _require_count(clip: Clip, scored: int) -> None:
 
 def _command(reference: Clip, distorted: Clip) -> tuple[str, ...]:
     timing = ",".join(reference.timing)
-    resize = _resize(
+    resize = resize_filter(
         reference.width, reference.height, distorted.pixel_format, reference.pixel_format
     )
     graph = (
         f"[0:V:0]{','.join(distorted.filters)},{resize},{timing}[distorted];"
         f"[1:V:0]{','.join(reference.filters)},{timing}[reference];"
-        f"[distorted][reference]{_libvmaf(VmafModel())}[scored]"
+        f"[distorted][reference]{libvmaf_filter(VmafModel())}[scored]"
     )
     nowhere = ("-map", "[scored]", "-f", "null", "-")
     return (*distorted.input, *reference.input, "-filter_complex", graph, *nowhere)
