@@ -182,6 +182,7 @@ def resize_filter(width: int, height: int, before: str, after: str) -> str:
 
 
 def libvmaf_filter(model: VmafModel) -> str:
+    """Return the filter that writes the scores of `model` and its features to the scores file."""
     # The features are asked for by name: a model with other ones inside (NEG) still logs these.
     return (
         f"libvmaf=model={model.option}:feature=name=adm|name=vif|name=motion:log_fmt=json"
