@@ -16,11 +16,11 @@ from loso.engine.network import first_network
 from loso.errors import BadCorpus, BadInput
 from loso.export import export_model
 from loso.files import sha256_of, to_json, write_json
-from loso.onnx_build import ensemble_graph, member_graph
+from loso.model.onnx_build import ensemble_graph, member_graph
+from loso.model.sums import refresh_sums
 from loso.recipe import Compute, GateThresholds, Recipe
 from loso.registry import flip, unflip
 from loso.schema import CANONICAL_6, ENCODER_VOCAB
-from loso.sums import refresh_sums
 from loso.verdict import validate_run
 from loso.verify import verify_model
 
@@ -801,7 +801,7 @@ def test_a_signature_is_checked_or_said_not_to_be(chain, tmp_path):
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from loso.signing import sign_folder
+    from loso.model.signing import sign_folder
 
     private = ec.generate_private_key(ec.SECP256R1())
     secret, public = tmp_path / "key.pem", tmp_path / "key.pub"
@@ -862,6 +862,19 @@ def test_links_and_pipes_are_found_and_never_opened(chain, tmp_path, monkeypatch
     assert all(path.startswith(inside) for path in opened if "chain" in path or "secret" in path)
 
 
+def test_a_folder_that_cannot_be_listed_is_found(chain, monkeypatch):
+    (chain.model / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "closed":  # noqa: PTH119 (what os.walk gives may be text)
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert told(verify_model(chain.model)) == ["listing closed: not listed (Permission denied)"]
+
+
 def test_weights_that_lead_outside_are_refused(chain, tmp_path):
     split_weights(chain.model, MEMBER)
     data = chain.model / f"{MEMBER}.onnx.data"
@@ -900,6 +913,8 @@ def test_names_and_values_that_are_no_text_stay_printable(chain):
 @pytest.mark.parametrize("name", [MANIFEST, SIDECAR, REGISTRY, PROMOTION, "SHA256SUMS", "fr.onnx"])
 def test_any_bytes_in_a_record_are_findings(chain, name, content):
     (chain.model / name).write_bytes(content)
+    if name != "SHA256SUMS":
+        refresh_sums(chain.model, [name])
     found = verify_model(chain.model)
     assert any(name in line for line in told(found))
     json.dumps(found.to_dict(), allow_nan=False)
