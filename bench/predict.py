@@ -29,8 +29,8 @@ from loso.calibration import calibrate_run
 from loso.corpus.load import Corpus, load_corpus
 from loso.data import demo_corpus_path
 from loso.export import export_model
-from loso.modelfile import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, Manifest, find_manifest, read_record
-from loso.onnx_graph import Session, read_graph
+from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, Manifest, find_manifest, read_record
+from loso.model.onnx_graph import Session, read_graph
 from loso.recipe import DEFAULT_SEEDS, GateThresholds, Recipe
 from loso.run_folder import train_into
 from loso.schema import CANONICAL_6, CODEC_BLOCK_WIDTH

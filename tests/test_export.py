@@ -14,11 +14,11 @@ from loso.engine.network import Network
 from loso.errors import BadEvidence, BadInput, BadSettings, Busy, Refused
 from loso.export import export_model
 from loso.files import folder_lock, sha256_of, write_json
-from loso.final_fit import FINAL_FOLD, fit_final, make_graphs
 from loso.inputs import build_inputs
 from loso.intervals import Rule
-from loso.modelfile import Manifest, Registry, Sidecar, find_manifest, read_record
-from loso.onnx_graph import Session, read_graph
+from loso.model.files import Manifest, Registry, Sidecar, find_manifest, read_record
+from loso.model.final_fit import FINAL_FOLD, fit_final, make_graphs
+from loso.model.onnx_graph import Session, read_graph
 from loso.recipe import Compute, GateThresholds, InputSpec, Recipe
 from loso.registry import flip
 from loso.verdict import validate_run

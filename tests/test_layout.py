@@ -17,17 +17,18 @@ errors files schema recipe features progress
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
-corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.view corpus.check
+corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.view corpus.twins corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
 corpus.logs corpus.names corpus.join corpus.from_logs
 folds inputs
 engine.counter engine.network engine.plan engine.reference
 engine.counter_torch engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck intervals coverage calibration
-gate diagnosis verdict grounds
-modelfile sums onnx_build onnx_graph final_fit signing model_card model_records
-export registry verify_folder verify_graphs verify_model verify_grounds verify_chain verify
-open_model predict evaluate sklearn
+gate diagnosis verdict model model.grounds
+model.files model.sums model.onnx_build model.onnx_graph model.final_fit model.signing
+model.card model.records
+export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify
+model.opening predict evaluate sklearn
 data pipeline
 cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.model
 cli.predict cli.verify cli.train cli
@@ -38,9 +39,9 @@ HEAVY = {
     "imageio_ffmpeg": {"video.ffmpeg"},
     "subprocess": {"video.ffmpeg"},
     "filelock": {"files"},
-    "model_signing": {"signing"},
-    "onnx": {"onnx_build", "onnx_graph"},
-    "onnxruntime": {"onnx_graph"},
+    "model_signing": {"model.signing"},
+    "onnx": {"model.onnx_build", "model.onnx_graph"},
+    "onnxruntime": {"model.onnx_graph"},
     "pandas": set(),
     "sklearn": {"sklearn"},
     "scipy": {

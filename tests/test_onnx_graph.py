@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from loso import onnx_graph
 from loso.engine.network import Network, first_network
 from loso.errors import BadInput, BadSettings
 from loso.intervals import Rule
-from loso.onnx_graph import Session, check_graph, ensemble_graph, member_graph, read_graph
+from loso.model import onnx_graph
+from loso.model.onnx_graph import Session, check_graph, ensemble_graph, member_graph, read_graph
 from loso.recipe import Recipe
 
 FLOAT32 = 2e-5

@@ -19,10 +19,10 @@ from loso.data import demo_corpus_path
 from loso.engine.network import first_network
 from loso.errors import BadInput, BadSettings
 from loso.export import export_model
-from loso.final_fit import fit_final
 from loso.inputs import build_inputs
 from loso.intervals import POOLS, level_key
-from loso.open_model import open_model
+from loso.model.final_fit import fit_final
+from loso.model.opening import open_model
 from loso.predict import Predictor
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into

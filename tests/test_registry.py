@@ -10,10 +10,10 @@ import pytest
 from loso.errors import BadInput, BadSettings, Busy, Refused
 from loso.export import export_model
 from loso.files import folder_lock, sha256_of
-from loso.modelfile import Promotion, read_record
+from loso.model.files import Promotion, read_record
+from loso.model.sums import files_to_sum, read_sums, refresh_sums
 from loso.recipe import Compute, GateThresholds
 from loso.registry import flip, list_models, unflip
-from loso.sums import files_to_sum, read_sums, refresh_sums
 from loso.verdict import validate_run
 
 LOOSE = GateThresholds(mean_plcc_threshold=0.5, plcc_spread_max=1.0, per_seed_min=0.5)
@@ -390,7 +390,7 @@ def test_a_signed_folder_is_signed_anew_by_whatever_changes_it(exported, tmp_pat
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from loso.signing import check_signature
+    from loso.model.signing import check_signature
 
     key = ec.generate_private_key(ec.SECP256R1())
     secret, public = tmp_path / "key.pem", tmp_path / "key.pub"

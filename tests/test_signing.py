@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from loso import signing
 from loso.errors import BadInput, MissingExtra, Refused
-from loso.signing import check_signature, require_key, sign_folder
+from loso.model import signing
+from loso.model.signing import check_signature, require_key, sign_folder
 
 pytest.importorskip("model_signing")
 from cryptography.hazmat.primitives import serialization

@@ -16,11 +16,8 @@ from typing import Final
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
 from loso.files import folder_lock, make_folder, to_json, write_atomic
-from loso.final_fit import fit_final, make_graphs
-from loso.grounds import find_grounds
-from loso.model_card import TrainingSet, model_card
-from loso.model_records import Model, manifest_of, registry_entry_of, sidecar_of
-from loso.modelfile import (
+from loso.model.card import TrainingSet, model_card
+from loso.model.files import (
     DEFAULT_STEM,
     MODEL_CARD,
     REGISTRY_FILE,
@@ -33,11 +30,14 @@ from loso.modelfile import (
     registry_content,
     with_entries,
 )
+from loso.model.final_fit import fit_final, make_graphs
+from loso.model.grounds import find_grounds
+from loso.model.records import Model, manifest_of, registry_entry_of, sidecar_of
+from loso.model.signing import require_key, sign_folder
+from loso.model.sums import refresh_sums
 from loso.progress import Progress, silent
 from loso.recipe import Compute, InputSpec, Recipe
 from loso.seedfile import recipe_of
-from loso.signing import require_key, sign_folder
-from loso.sums import refresh_sums
 
 __all__ = ["Exported", "export_model"]
 

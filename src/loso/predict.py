@@ -21,8 +21,8 @@ from loso.errors import BadInput, BadSettings
 from loso.inputs import NEUTRAL, build_inputs
 from loso.intervals import POOLS, level_key
 from loso.metrics.pooling import CLIP_POOLS, pool_scores
-from loso.modelfile import ENSEMBLE_OUTPUTS, Manifest
-from loso.open_model import GAUSSIAN, OpenModel, open_model
+from loso.model.files import ENSEMBLE_OUTPUTS, Manifest
+from loso.model.opening import GAUSSIAN, OpenModel, open_model
 from loso.recipe import Recipe
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, VMAF_RANGE
 from loso.video.clips import ClipSettings
@@ -68,7 +68,7 @@ class Predictor:
     def load(cls, folder: str | Path, stem: str | None = None) -> Predictor:
         """Return the ensemble in a model folder, that of `stem` where several share it.
 
-        BadInput where the folder is not whole or not safe to open: see `loso.open_model`.
+        BadInput where the folder is not whole or not safe to open: see `loso.model.opening`.
         """
         return cls(open_model(Path(folder), stem))
 

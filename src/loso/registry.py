@@ -16,8 +16,7 @@ from typing import Any, Final, Literal
 
 from loso.errors import BadInput, BadSettings, Refused
 from loso.files import folder_lock, read_json, sha256_of, to_json, write_json
-from loso.grounds import Promote, read_promote
-from loso.modelfile import (
+from loso.model.files import (
     REGISTRY_FILE,
     SUMS_FILE,
     Manifest,
@@ -31,8 +30,9 @@ from loso.modelfile import (
     read_record,
     registry_content,
 )
-from loso.signing import require_key, sign_folder
-from loso.sums import read_sums, refresh_sums
+from loso.model.grounds import Promote, read_promote
+from loso.model.signing import require_key, sign_folder
+from loso.model.sums import read_sums, refresh_sums
 
 __all__ = ["ListedModel", "flip", "list_models", "unflip"]
 

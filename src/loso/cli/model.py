@@ -61,7 +61,7 @@ def export(
     """
     from loso.corpus.load import load_corpus
     from loso.export import export_model
-    from loso.modelfile import DEFAULT_STEM
+    from loso.model.files import DEFAULT_STEM
 
     with show_progress("final fit") as progress:
         exported = export_model(
@@ -126,7 +126,7 @@ def flip(
 
     Exit 1 where anything does not match; then nothing is written.
     """
-    from loso.modelfile import promotion_name
+    from loso.model.files import promotion_name
     from loso.registry import flip as flip_model
 
     record = flip_model(model_dir, verdict, stem=name, sign_key=sign)
@@ -146,7 +146,7 @@ def unflip(
     as_json: JsonOption = False,
 ) -> None:
     """Take a model's members out of production, with the reason recorded."""
-    from loso.modelfile import promotion_name
+    from loso.model.files import promotion_name
     from loso.registry import unflip as unflip_model
 
     record = unflip_model(model_dir, reason, stem=name, sign_key=sign)

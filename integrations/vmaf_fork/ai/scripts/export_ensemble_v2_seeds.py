@@ -62,7 +62,7 @@ def _require_same_making(args, verdict):
 def _export(args):
     from loso.corpus.load import load_corpus
     from loso.export import export_model
-    from loso.modelfile import DEFAULT_STEM
+    from loso.model.files import DEFAULT_STEM
     from loso.registry import flip
 
     with show_progress("final fit") as progress:

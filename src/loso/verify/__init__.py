@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from loso.errors import BadInput
-from loso.verify_chain import check_corpus, check_run, open_corpus
-from loso.verify_folder import Finding, Findings, Folder, check_files, check_signed
-from loso.verify_grounds import check_grounds, check_registry
-from loso.verify_model import check_model, find_stems
+from loso.verify.chain import check_corpus, check_run, open_corpus
+from loso.verify.folder import Finding, Findings, Folder, check_files, check_signed
+from loso.verify.grounds import check_grounds, check_registry
+from loso.verify.model import check_model, find_stems
 
 __all__ = ["Finding", "Verification", "verify_model"]
 

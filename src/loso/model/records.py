@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from loso.corpus.load import Corpus
-from loso.final_fit import FinalFit, Graphs
-from loso.grounds import Grounds
 from loso.intervals import IntervalsFile
 from loso.metrics import plcc, rmse
-from loso.modelfile import INPUT_NAMES, MEMBER_OUTPUTS, OPSET, RegistryEntry, member_stem
+from loso.model.files import INPUT_NAMES, MEMBER_OUTPUTS, OPSET, RegistryEntry, member_stem
+from loso.model.final_fit import FinalFit, Graphs
+from loso.model.grounds import Grounds
 from loso.schema import (
     CANONICAL_6,
     CODEC_BLOCK_COLUMNS,

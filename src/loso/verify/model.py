@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from loso.errors import BadInput
-from loso.modelfile import (
+from loso.model.files import (
     INPUT_NAMES,
     MEMBER_OUTPUTS,
     Manifest,
@@ -20,7 +20,7 @@ from loso.modelfile import (
     is_member_of,
     member_stem,
 )
-from loso.onnx_graph import GraphFile
+from loso.model.onnx_graph import GraphFile
 from loso.schema import (
     CANONICAL_6,
     CODEC_BLOCK_COLUMNS,
@@ -29,8 +29,8 @@ from loso.schema import (
     ENCODER_VOCAB_VERSION,
     VMAF_RANGE,
 )
-from loso.verify_folder import Findings, Folder
-from loso.verify_graphs import check_ensemble, open_graph
+from loso.verify.folder import Findings, Folder
+from loso.verify.graphs import check_ensemble, open_graph
 
 __all__ = ["Member", "Model", "check_model", "find_stems"]
 

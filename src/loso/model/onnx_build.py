@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from loso.engine.network import Network
 from loso.errors import BadSettings
 from loso.intervals import Rule
-from loso.modelfile import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, OPSET
+from loso.model.files import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, OPSET
 from loso.schema import CANONICAL_6
 
 __all__ = ["ensemble_graph", "member_graph"]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from loso.errors import BadInput
-from loso.modelfile import INPUT_NAMES, MEMBER_OUTPUTS
-from loso.onnx_build import ensemble_graph, member_graph
+from loso.model.files import INPUT_NAMES, MEMBER_OUTPUTS
+from loso.model.onnx_build import ensemble_graph, member_graph
 
 __all__ = [
     "MOST_BYTES",

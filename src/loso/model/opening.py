@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loso.errors import BadInput
 from loso.inputs import NEUTRAL
-from loso.modelfile import (
+from loso.model.files import (
     ENSEMBLE_OUTPUTS,
     MEMBER_OUTPUTS,
     Manifest,
@@ -25,7 +25,7 @@ from loso.modelfile import (
     find_manifest,
     read_record,
 )
-from loso.onnx_graph import Session, read_graph
+from loso.model.onnx_graph import Session, read_graph
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB
 
 __all__ = ["GAUSSIAN", "OpenMember", "OpenModel", "open_model"]

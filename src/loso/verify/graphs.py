@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from loso.errors import BadInput
 from loso.intervals import level_key
-from loso.modelfile import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, SUMS_FILE, Manifest
-from loso.onnx_graph import PARITY_TOLERANCE, GraphFile, Session, read_graph
-from loso.verify_folder import Findings, Folder
+from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, SUMS_FILE, Manifest
+from loso.model.onnx_graph import PARITY_TOLERANCE, GraphFile, Session, read_graph
+from loso.verify.folder import Findings, Folder
 
 __all__ = ["check_ensemble", "open_graph"]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from loso.errors import BadInput
 from loso.files import sha256_of, write_atomic
-from loso.modelfile import SIGNATURE_FILE, SUMS_FILE
+from loso.model.files import SIGNATURE_FILE, SUMS_FILE
 
 __all__ = ["files_to_sum", "read_sums", "refresh_sums"]
 

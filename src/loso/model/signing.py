@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from loso.errors import BadInput, MissingExtra, Refused
 from loso.files import write_atomic
-from loso.modelfile import SIGNATURE_FILE
+from loso.model.files import SIGNATURE_FILE
 
 __all__ = ["check_signature", "require_key", "sign_folder"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from loso.gate import mean_per_fold
-from loso.grounds import Grounds
 from loso.intervals import IntervalsFile, level_key
-from loso.modelfile import Manifest
+from loso.model.files import Manifest
+from loso.model.grounds import Grounds
 from loso.schema import encoder_index
 
 __all__ = ["TrainingSet", "model_card"]

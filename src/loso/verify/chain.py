@@ -21,15 +21,15 @@ from loso.files import sha256_of
 from loso.gate import evaluate_gate
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.intervals import IntervalsFile, parse_intervals
-from loso.modelfile import Manifest
+from loso.model.files import Manifest
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
 from loso.schema import CANONICAL_6
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
-from loso.verify_folder import Findings
-from loso.verify_grounds import VerdictFile, check_verdict
-from loso.verify_model import Model
+from loso.verify.folder import Findings
+from loso.verify.grounds import VerdictFile, check_verdict
+from loso.verify.model import Model
 
 __all__ = ["Run", "check_corpus", "check_run", "open_corpus"]
 

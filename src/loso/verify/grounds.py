@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loso.errors import BadInput
 from loso.evidence import differ
-from loso.grounds import PromoteEvidence, PromoteGate
-from loso.modelfile import (
+from loso.model.files import (
     REGISTRY_FILE,
     Promotion,
     RegistryEntry,
@@ -25,10 +24,11 @@ from loso.modelfile import (
     is_member_of,
     promotion_name,
 )
+from loso.model.grounds import PromoteEvidence, PromoteGate
 from loso.recipe import GateThresholds
 from loso.run_folder import VERDICT_FILES
-from loso.verify_folder import Findings, Folder, parse, validated
-from loso.verify_model import Model
+from loso.verify.folder import Findings, Folder, parse, validated
+from loso.verify.model import Model
 
 __all__ = ["VerdictFile", "check_grounds", "check_registry", "check_verdict"]
 

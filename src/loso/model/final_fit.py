@@ -21,9 +21,9 @@ from loso.engine import Member, Network, TrainingPlan, choose, train_members
 from loso.errors import Refused
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.intervals import IntervalsFile
-from loso.modelfile import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS
-from loso.onnx_build import ensemble_graph, member_graph
-from loso.onnx_graph import PARITY_TOLERANCE, Session, check_graph
+from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS
+from loso.model.onnx_build import ensemble_graph, member_graph
+from loso.model.onnx_graph import PARITY_TOLERANCE, Session, check_graph
 from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
 from loso.schema import CANONICAL_6, VMAF_RANGE
