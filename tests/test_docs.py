@@ -19,7 +19,7 @@ from loso import errors, pipeline
 from loso.cli import app, main
 from loso.corpus.plan import rows_of
 from loso.data import demo_corpus_path
-from loso.modelfile import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
+from loso.model.files import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
 from loso.recipe import GateThresholds, InputSpec, Recipe
 from loso.schema import (
     CODEC_BLOCK_COLUMNS,
