@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
+
 from loso.calibration import calibrate_run, standing_intervals
 from loso.corpus.load import Corpus, load_corpus, require_trainable
+from loso.corpus.twins import twin_warnings
 from loso.corpus.view import view
 from loso.engine import choose
 from loso.files import make_folder
@@ -148,12 +151,15 @@ def open_for_training(
 ) -> Corpus:
     """Return the corpus in `path`; BadCorpus where what is not excluded is too small to train on.
 
-    `key` names columns that tell rows apart beside those that always do.
+    `key` names columns that tell rows apart beside those that always do. Sources that look like
+    one content are a warning of the corpus, unless the recipe groups rows by another column.
     """
-    corpus = load_corpus(path, key=key)
-    seen = view(corpus, recipe or Recipe(), exclude_sources)
-    require_trainable(seen, needs or TrainingNeeds())
-    return corpus
+    corpus, recipe = load_corpus(path, key=key), recipe or Recipe()
+    require_trainable(view(corpus, recipe, exclude_sources), needs or TrainingNeeds())
+    if recipe.inputs.group_by != "src":
+        return corpus
+    twins = twin_warnings(corpus.rows.filter(~pl.col("src").is_in(list(exclude_sources))))
+    return replace(corpus, warnings=(*corpus.warnings, *twins))
 
 
 @contextmanager

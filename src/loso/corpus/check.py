@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from loso.corpus.load import Corpus, require_trainable
+from loso.corpus.twins import twin_warnings
 from loso.errors import BadCorpus
 from loso.recipe import TrainingNeeds
 from loso.schema import CANONICAL_6, VMAF_RANGE
@@ -121,6 +122,7 @@ def describe_corpus(corpus: Corpus, needs: TrainingNeeds | None = None) -> Corpu
     single = tuple(s.source for s in sources if len(s.encoders) == 1 < len(corpus.encoders))
     notes = (
         *corpus.warnings,
+        *twin_warnings(rows),
         *_notes_on_sources(thin, single),
         *_notes_on_quality(rises, steps.height),
         *_notes_on_values(features, saturated_share),
