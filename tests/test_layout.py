@@ -13,7 +13,7 @@ PACKAGE = Path(loso.__file__).parent
 
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
-errors files schema recipe features progress
+errors files schema recipe thresholds features progress
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
@@ -23,8 +23,8 @@ corpus.logs corpus.names corpus.join corpus.from_logs
 folds inputs
 engine.counter engine.network engine.plan engine.reference
 engine.counter_torch engine.batched engine.native engine
-seedfile crossval run_folder evidence recheck intervals coverage calibration
-gate diagnosis verdict model model.grounds
+seedfile crossval run_folder evidence recheck ridge baselines intervals coverage calibration
+ablation gate diagnosis verdict model model.grounds
 model.files model.sums model.onnx_build model.onnx_graph model.final_fit model.signing
 model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -35,7 +37,42 @@ from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.run_folder import INTERVALS_FILE
 from loso.seedfile import recipe_of, training_command
 
-__all__ = ["calibrate_run", "standing_intervals"]
+__all__ = ["OpenedRun", "calibrate_run", "clip_numbers", "open_run", "standing_intervals"]
+
+_PURPOSE: Final = "calibrate intervals on"
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that can be judged: its evidence, its recipe, and the rows and inputs it was made of.
+
+    `out_of_fold` is (seeds, rows), seeds ascending, rows those of `seen`.
+    """
+
+    evidence: Evidence
+    recipe: Recipe
+    seen: Corpus
+    inputs: Inputs
+    out_of_fold: NDArray[np.float64]
+
+
+def open_run(run_dir: Path, corpus: Corpus, seeds: Sequence[int], purpose: str) -> OpenedRun:
+    """Return a trained run with the rows of `corpus` behind it; BadEvidence where it is not of it.
+
+    `purpose` says in a refusal what predictions are needed for.
+    """
+    evidence = _collect(run_dir, seeds, purpose)
+    tables = read_predictions(evidence)
+    check_against_corpus(evidence, tables, corpus)
+    recipe = recipe_of(next(iter(evidence.seed_files.values())))
+    seen = view(corpus, recipe, evidence.excluded_sources)
+    return OpenedRun(
+        evidence=evidence,
+        recipe=recipe,
+        seen=seen,
+        inputs=build_inputs(seen, recipe),
+        out_of_fold=np.stack([table["y_pred"].to_numpy() for table in tables.values()]),
+    )
 
 
 def calibrate_run(
@@ -57,21 +94,17 @@ def calibrate_run(
     """
     run_dir, compute, seeds = Path(run_dir), compute or Compute(), check_seeds(seeds, least=2)
     choose(compute.engine, compute.device)
-    _collect(run_dir, seeds)  # before the lock: a refusal leaves no trace in a folder that is none
+    # Before the lock: a refusal leaves no trace in a folder that is none.
+    _collect(run_dir, seeds, _PURPOSE)
     with folder_lock(run_dir, "calibration"):
-        evidence = _collect(run_dir, seeds)
-        tables = read_predictions(evidence)
-        check_against_corpus(evidence, tables, corpus)
-        record = next(iter(evidence.seed_files.values()))
-        recipe = recipe_of(record)
-        seen = view(corpus, recipe, evidence.excluded_sources)
-        inputs = build_inputs(seen, recipe)
+        opened = open_run(run_dir, corpus, seeds, _PURPOSE)
+        evidence, recipe, seen = opened.evidence, opened.recipe, opened.seen
+        inputs, out_of_fold = opened.inputs, opened.out_of_fold
         names, source = np.unique(seen.rows["src"].to_numpy(), return_inverse=True)
-        questions = Questions(inputs.target, source, _clips(seen), tuple(map(str, names)))
+        questions = Questions(inputs.target, source, clip_numbers(seen), tuple(map(str, names)))
         chosen = choose_level(len(names), level)
         levels = sorted({*LEVELS, chosen})
         judged = choose_judged(len(names), pairs)
-        out_of_fold = np.stack([table["y_pred"].to_numpy() for table in tables.values()])
         of_source = [
             questions.points(own, out_of_fold[:, own])
             for own in (np.flatnonzero(source == code) for code in range(len(names)))
@@ -92,7 +125,12 @@ def calibrate_run(
                 questions,
                 out_of_fold,
                 _refits(
-                    questions, inputs, recipe, tuple(tables), compute=compute, progress=progress
+                    questions,
+                    inputs,
+                    recipe,
+                    tuple(evidence.seed_files),
+                    compute=compute,
+                    progress=progress,
                 ),
                 levels,
                 judged,
@@ -108,7 +146,8 @@ def standing_intervals(run_dir: Path, seeds: Sequence[int]) -> IntervalsFile | N
     None where there are none, where the file is damaged and where it speaks of other predictions.
     BadEvidence where the run cannot be judged.
     """
-    evidence, path = _collect(Path(run_dir), seeds), Path(run_dir) / INTERVALS_FILE
+    path = Path(run_dir) / INTERVALS_FILE
+    evidence = _collect(Path(run_dir), seeds, _PURPOSE)
     try:
         found = parse_intervals(path.read_bytes(), path)
     except (OSError, BadEvidence):
@@ -117,12 +156,12 @@ def standing_intervals(run_dir: Path, seeds: Sequence[int]) -> IntervalsFile | N
     return found if found.speaks_of(record.corpus_sha256, evidence.predictions_sha256) else None
 
 
-def _collect(run_dir: Path, seeds: Sequence[int]) -> Evidence:
+def _collect(run_dir: Path, seeds: Sequence[int], purpose: str) -> Evidence:
     evidence = collect_evidence(run_dir, seeds)
     lacking = sorted(evidence.seed_files.keys() - evidence.predictions_sha256.keys())
     if lacking:
         raise BadEvidence(
-            f"no predictions of seed {', '.join(map(str, lacking))} to calibrate intervals on",
+            f"no predictions of seed {', '.join(map(str, lacking))} to {purpose}",
             where=str(run_dir),
             fix="files of the replaced trainer have none: train again with "
             + training_command(run_dir, lacking, force=True),
@@ -130,7 +169,7 @@ def _collect(run_dir: Path, seeds: Sequence[int]) -> Evidence:
     return evidence
 
 
-def _clips(corpus: Corpus) -> NDArray[np.int64]:
+def clip_numbers(corpus: Corpus) -> NDArray[np.int64]:
     """Return a number for each row that the rows of one encode share: identity without frame."""
     names = [name for name in corpus.identity if name != "frame_index"]
     rows = corpus.rows.select(*names, at=pl.int_range(pl.len()))

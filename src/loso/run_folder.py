@@ -39,6 +39,7 @@ from loso.seedfile import (
 )
 
 __all__ = [
+    "BASELINES_FILE",
     "INTERVALS_FILE",
     "LOSSES_FILE",
     "RUN_FILE",
@@ -50,6 +51,7 @@ __all__ = [
 RUN_FILE: Final = "run.json"
 LOSSES_FILE: Final = "losses.parquet"
 INTERVALS_FILE: Final = "intervals.json"
+BASELINES_FILE: Final = "baselines.json"
 VERDICT_FILES: Final = ("PROMOTE.json", "HOLD.json")
 _LOSSES: Final = {
     "seed": pl.Int64,
@@ -120,7 +122,7 @@ def train_into(
                 progress=progress,
             )
             warnings = run.warnings
-            for name in (*VERDICT_FILES, INTERVALS_FILE):
+            for name in (*VERDICT_FILES, INTERVALS_FILE, BASELINES_FILE):
                 (out_dir / name).unlink(missing_ok=True)
             share_s = (time.monotonic() - group_clock) / len(group)
             for result in run.seeds:
