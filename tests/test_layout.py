@@ -19,12 +19,12 @@ metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair
 corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.view corpus.twins corpus.check
 corpus.choices corpus.parts corpus.plan corpus.prepare corpus.manifest corpus.build
-corpus.logs corpus.names corpus.join corpus.from_logs
+corpus.logs corpus.names corpus.table corpus.scores corpus.store corpus.join corpus.from_logs
 folds inputs
 engine.counter engine.network engine.plan engine.reference
 engine.counter_torch engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck ridge baselines intervals coverage calibration
-ablation gate diagnosis verdict model model.grounds
+ablation made gate diagnosis verdict model model.grounds
 model.files model.sums model.onnx_build model.onnx_graph model.final_fit model.signing
 model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify

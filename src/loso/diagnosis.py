@@ -9,11 +9,18 @@ from typing import Any, Final
 
 import polars as pl
 
+from loso.baselines import RIDGE, BaselinesFile, Gain
 from loso.evidence import Evidence
 from loso.gate import Advice, GateReport, mean_per_fold
 from loso.schema import ENCODER_VOCAB
 
-__all__ = ["advise_on_predictions", "advise_on_sources", "diagnose", "failed_limits"]
+__all__ = [
+    "advise_on_baselines",
+    "advise_on_predictions",
+    "advise_on_sources",
+    "diagnose",
+    "failed_limits",
+]
 
 _LEVEL: Final = 0.95
 _LEAST_SOURCES: Final = 3
@@ -91,6 +98,15 @@ def _rises_with_cq(rows: pl.DataFrame) -> Iterator[Advice]:
         )
 
 
+def advise_on_baselines(baselines: BaselinesFile | None) -> tuple[Advice, ...]:
+    """Return how much closer to the target than a ridge regression the model is."""
+    if baselines is None:
+        return ()
+    gain = baselines.gains[baselines.unit][RIDGE]
+    note = f"RMSE of a ridge on the same inputs less that of the model: {_gain_text(gain)}"
+    return (Advice("gain_over_ridge", gain.rmse_gain, note),)
+
+
 def failed_limits(report: GateReport) -> list[str]:
     """Return one clause for each limit of the gate that does not hold."""
     failed = []
@@ -103,7 +119,20 @@ def failed_limits(report: GateReport) -> list[str]:
     if not report.per_seed_pass:
         seeds = (f"{seed} ({report.per_seed_plccs[seed]:.4f})" for seed in report.failing_seeds)
         failed.append(f"seeds below {report.per_seed_min:.4f}: {', '.join(seeds)}")
+    gain = report.gain_over_vmaf
+    if gain is not None and not gain.beats:
+        failed.append(
+            f"RMSE {gain.model_rmse:.4g} does not beat that of the VMAF column, "
+            f"{gain.baseline_rmse:.4g}: gain {_gain_text(gain)}"
+        )
     return failed
+
+
+def _gain_text(gain: Gain) -> str:
+    ends = gain.bootstrap
+    if ends.low is None:
+        return f"{gain.rmse_gain:.4g}, no interval ({ends.reason})"
+    return f"{gain.rmse_gain:.4g}, {gain.level:.0%} interval {ends.low:.4g}..{ends.high:.4g}"
 
 
 def diagnose(evidence: Evidence, report: GateReport) -> dict[str, Any]:
@@ -145,6 +174,11 @@ def _advice(evidence: Evidence, report: GateReport, folds: Mapping[str, float]) 
             f"seed {seed} ({report.per_seed_plccs[seed]:.4f}) stands apart from the middle one "
             f"({middle:.4f}){_where_seeds_differ(evidence)}. Train for more epochs or with a "
             "smaller learning rate; leaving the seed out would only hide it"
+        )
+    if report.gain_over_vmaf is not None and not report.gain_over_vmaf.beats:
+        yield (
+            "VMAF alone, mapped to the target, does as well: see with loso ablate what each input "
+            "is worth, then add inputs that VMAF lacks (--condition), or more rated sources"
         )
     if not folds:
         yield "train again with loso train: these seed files hold no folds that could be examined"

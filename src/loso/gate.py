@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from loso.baselines import Gain
 from loso.errors import BadEvidence
 from loso.evidence import Evidence
 from loso.recipe import GateThresholds
@@ -28,6 +29,7 @@ class GateReport:
     """What the gate found, with every limit it was held against.
 
     PLCC is in -1..1, best is 1. `plcc_spread` is the largest seed's less the smallest's.
+    `gain_over_vmaf` is there where another target than VMAF was judged with its corpus at hand.
     """
 
     passed: bool
@@ -42,22 +44,30 @@ class GateReport:
     per_seed_pass: bool
     failing_seeds: tuple[int, ...]
     advisory: tuple[Advice, ...] = ()
+    gain_over_vmaf: Gain | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object, seeds as its strings."""
+        report = asdict(self)
+        del report["gain_over_vmaf"]
+        if self.gain_over_vmaf is not None:
+            report["gain_over_vmaf"] = self.gain_over_vmaf.model_dump(mode="json")
         return {
-            **asdict(self),
+            **report,
             "per_seed_plccs": {str(seed): plcc for seed, plcc in self.per_seed_plccs.items()},
             "failing_seeds": list(self.failing_seeds),
             "advisory": [asdict(advice) for advice in self.advisory],
         }
 
 
-def evaluate_gate(evidence: Evidence, thresholds: GateThresholds) -> GateReport:
-    """Return the gate's report: passed means that all three limits hold.
+def evaluate_gate(
+    evidence: Evidence, thresholds: GateThresholds, gain_over_vmaf: Gain | None = None
+) -> GateReport:
+    """Return the gate's report: passed means that all three limits hold, and the gain if given.
 
     The mean over seeds, the difference between the best and the worst seed, and every single seed
     are held against `thresholds`, inclusive up to its tolerance. The order of seeds is irrelevant.
+    A gain holds where its bootstrap interval lies above 0.
     BadEvidence for fewer than two seeds: one differs from none.
     """
     plccs = {}
@@ -80,8 +90,9 @@ def evaluate_gate(evidence: Evidence, thresholds: GateThresholds) -> GateReport:
     failing = [seed for seed, plcc in plccs.items() if plcc < thresholds.per_seed_min - slack]
     mean_pass = mean >= thresholds.mean_plcc_threshold - slack
     spread_pass = spread <= thresholds.plcc_spread_max + slack
+    beats_vmaf = gain_over_vmaf is None or gain_over_vmaf.beats
     return GateReport(
-        passed=mean_pass and spread_pass and not failing,
+        passed=mean_pass and spread_pass and not failing and beats_vmaf,
         mean_plcc=mean,
         mean_plcc_threshold=thresholds.mean_plcc_threshold,
         mean_plcc_pass=mean_pass,
@@ -93,6 +104,7 @@ def evaluate_gate(evidence: Evidence, thresholds: GateThresholds) -> GateReport:
         per_seed_pass=not failing,
         failing_seeds=tuple(sorted(failing)),
         advisory=_advise(evidence),
+        gain_over_vmaf=gain_over_vmaf,
     )
 
 

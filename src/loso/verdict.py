@@ -11,17 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+import polars as pl
+
+from loso.baselines import Gain, is_mapped, paired_gain, parse_baselines
 from loso.corpus.load import Corpus, load_corpus
-from loso.diagnosis import advise_on_predictions, advise_on_sources, diagnose
+from loso.corpus.view import view
+from loso.diagnosis import (
+    advise_on_baselines,
+    advise_on_predictions,
+    advise_on_sources,
+    diagnose,
+)
 from loso.errors import BadEvidence, BadInput
 from loso.evidence import Evidence, collect_evidence
 from loso.files import folder_lock, sha256_of, to_json, write_atomic
 from loso.gate import Advice, GateReport, evaluate_gate
 from loso.intervals import IntervalsFile, level_key, parse_intervals
+from loso.made import read_made
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, GateThresholds
-from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
-from loso.seedfile import predictions_file_name, seed_file_name
+from loso.run_folder import BASELINES_FILE, INTERVALS_FILE, VERDICT_FILES
+from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 
 __all__ = ["Verdict", "snapshot_corpus", "validate_run"]
 
@@ -97,8 +108,9 @@ def validate_run(
     Every score is computed again from the out-of-fold predictions, and with `corpus`, a file or
     what `load_corpus` made of it, every prediction is held against its row there. BadEvidence,
     with nothing written, where the run cannot be judged, where a score is not borne out, where
-    `corpus` is not what the seeds were trained on, or where intervals in the folder are not made
-    from these predictions. Busy where another process works in the folder.
+    `corpus` is not what the seeds were trained on, or where intervals or baselines in the folder
+    are not made from these predictions. Another target than VMAF needs `corpus`: such a model
+    must beat the VMAF column there. Busy where another process works in the folder.
     Exactly one of PROMOTE.json and HOLD.json stands afterwards; never both.
     """
     evidence = collect_evidence(loso_dir, seeds, allow_thin=allow_thin)
@@ -109,11 +121,14 @@ def validate_run(
         check_against_corpus(evidence, predictions, corpus)
     elif predictions:
         evidence = replace(evidence, taken_on_trust=(*evidence.taken_on_trust, _NO_CORPUS))
-    report = evaluate_gate(evidence, thresholds or GateThresholds())
-    intervals, intervals_sha256 = _read_intervals(evidence)
+    gain_over_vmaf = _gain_over_vmaf(evidence, predictions, corpus)
+    report = evaluate_gate(evidence, thresholds or GateThresholds(), gain_over_vmaf)
+    intervals, intervals_sha256 = read_made(evidence, INTERVALS_FILE, parse_intervals)
+    baselines, baselines_sha256 = read_made(evidence, BASELINES_FILE, parse_baselines)
     advice = (
         *advise_on_sources(evidence),
         *advise_on_predictions(predictions),
+        *advise_on_baselines(baselines),
         *_advise_on_intervals(intervals),
     )
     report = replace(report, advisory=(*report.advisory, *advice))
@@ -124,38 +139,40 @@ def validate_run(
         seeds=tuple(evidence.seed_files),
         gate=report,
         corpus=snapshot_corpus(corpus_root),
-        evidence=_hashes(evidence, intervals_sha256),
+        evidence=_hashes(evidence, intervals_sha256, baselines_sha256),
         diagnosis=diagnose(evidence, report),
         warnings=evidence.warnings,
     )
     return verdict, _write(verdict, evidence)
 
 
-def _read_intervals(evidence: Evidence) -> tuple[IntervalsFile | None, str | None]:
-    """Return the intervals in the run's folder and the hash of their file, if there is one.
+def _gain_over_vmaf(
+    evidence: Evidence, predictions: Mapping[int, pl.DataFrame], corpus: Corpus | None
+) -> Gain | None:
+    """Return how much closer to another target than VMAF the ensemble is than the VMAF column.
 
-    BadEvidence where they are not of the seeds that are judged.
+    None where VMAF is the target; BadEvidence where the corpus that holds the column is not given.
     """
-    path = evidence.loso_dir / INTERVALS_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
-    intervals = parse_intervals(content, path)
-    corpus_sha256 = next(iter(evidence.seed_files.values())).corpus_sha256
-    if not intervals.speaks_of(corpus_sha256, evidence.predictions_sha256):
-        words = ["loso", "calibrate", str(evidence.loso_dir), "--corpus", "CORPUS", "--seeds"]
-        seeds = ",".join(map(str, evidence.seed_files))
+    recipe = recipe_of(next(iter(evidence.seed_files.values())))
+    if not is_mapped(recipe.target):
+        return None
+    if corpus is None:
+        words = ["loso", "validate", str(evidence.loso_dir), "--corpus", "CORPUS", "--seeds"]
         raise BadEvidence(
-            "not made from the predictions of the seeds that are judged",
-            where=str(path),
-            expected=f"seeds {seeds} as they stand in the folder",
-            found=f"seeds {','.join(map(str, intervals.seeds))} as they stood",
-            fix=f"calibrate again with {shlex.join([*words, seeds])}",
+            f"a model of {recipe.target} must beat its VMAF baseline, which the corpus holds",
+            where=str(evidence.loso_dir),
+            expected="the corpus that the seeds were trained on",
+            fix=f"judge with {shlex.join([*words, ','.join(map(str, evidence.seed_files))])}",
         )
-    return intervals, hashlib.sha256(content).hexdigest()
+    rows = view(corpus, recipe, evidence.excluded_sources).rows
+    tables = list(predictions.values())
+    return paired_gain(
+        recipe.target,
+        tables[0]["y_true"].to_numpy(),
+        np.mean([table["y_pred"].to_numpy() for table in tables], axis=0),
+        rows["vmaf"].to_numpy(),
+        rows["src"].to_numpy(),
+    )
 
 
 def _advise_on_intervals(intervals: IntervalsFile | None) -> tuple[Advice, ...]:
@@ -210,8 +227,12 @@ def snapshot_corpus(corpus_root: Path | None) -> dict[str, Any]:
     }
 
 
-def _hashes(evidence: Evidence, intervals_sha256: str | None) -> dict[str, Any]:
+def _hashes(
+    evidence: Evidence, intervals_sha256: str | None, baselines_sha256: str | None
+) -> dict[str, Any]:
+    of_baselines = {} if baselines_sha256 is None else {"baselines_sha256": baselines_sha256}
     return {
+        **of_baselines,
         "corpus_sha256": next(iter(evidence.seed_files.values())).corpus_sha256,
         "seeds": {str(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()},
         "predictions": {str(seed): sha256 for seed, sha256 in evidence.predictions_sha256.items()},
@@ -229,7 +250,7 @@ def _write(verdict: Verdict, evidence: Evidence) -> Path:
     content = to_json(verdict.to_dict())
     with folder_lock(folder, "judging"):
         # Judged before the lock, so that a refusal leaves no trace: look again now.
-        _refuse_changes(evidence, verdict.evidence["intervals_sha256"])
+        _refuse_changes(evidence, verdict.evidence)
         if path.is_dir():
             raise BadInput("a folder, not a verdict", where=str(path), fix="remove it")
         with write_atomic(path) as temporary:
@@ -248,8 +269,11 @@ def _remove(path: Path) -> None:
         raise BadInput(f"cannot be removed ({error.strerror})", where=str(path)) from None
 
 
-def _refuse_changes(evidence: Evidence, intervals_sha256: str | None) -> None:
-    judged: dict[str, str | None] = {INTERVALS_FILE: intervals_sha256}
+def _refuse_changes(evidence: Evidence, hashes: Mapping[str, Any]) -> None:
+    judged: dict[str, str | None] = {
+        INTERVALS_FILE: hashes["intervals_sha256"],
+        BASELINES_FILE: hashes.get("baselines_sha256"),
+    }
     judged |= {seed_file_name(seed): sha256 for seed, sha256 in evidence.seed_sha256.items()}
     for seed, sha256 in evidence.predictions_sha256.items():
         judged[predictions_file_name(seed)] = sha256
