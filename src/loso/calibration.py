@@ -24,11 +24,11 @@ from loso.folds import Fold
 from loso.inputs import Inputs, build_inputs
 from loso.intervals import (
     LEVELS,
-    POOLS,
     IntervalsFile,
     choose_level,
     fit_rule,
     parse_intervals,
+    pools_of,
     write_intervals,
 )
 from loso.progress import Progress, silent
@@ -101,7 +101,9 @@ def calibrate_run(
         evidence, recipe, seen = opened.evidence, opened.recipe, opened.seen
         inputs, out_of_fold = opened.inputs, opened.out_of_fold
         names, source = np.unique(seen.rows["src"].to_numpy(), return_inverse=True)
-        questions = Questions(inputs.target, source, clip_numbers(seen), tuple(map(str, names)))
+        questions = Questions(
+            inputs.target, source, clip_numbers(seen), tuple(map(str, names)), recipe.unit
+        )
         chosen = choose_level(len(names), level)
         levels = sorted({*LEVELS, chosen})
         judged = choose_judged(len(names), pairs)
@@ -119,7 +121,8 @@ def calibrate_run(
             excluded_sources=evidence.excluded_sources,
             default_level=chosen,
             by_pool={
-                pool: fit_rule([points[pool] for points in of_source], levels) for pool in POOLS
+                pool: fit_rule([points[pool] for points in of_source], levels)
+                for pool in pools_of(recipe.unit)
             },
             coverage=measure_coverage(
                 questions,

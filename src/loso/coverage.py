@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from loso.errors import BadSettings
 from loso.intervals import (
-    POOLS,
     LevelCoverage,
     MeasuredCoverage,
     Points,
@@ -26,6 +25,7 @@ from loso.intervals import (
     SourceCoverage,
     fit_rule,
     level_key,
+    pools_of,
     supports,
 )
 from loso.metrics.pooling import pool_scores
@@ -47,13 +47,15 @@ saw neither."""
 class Questions:
     """What is predicted: target, source and clip of each row, all (rows,), and sources' names.
 
-    `source` counts in `names`; `clip` is any number that a clip's rows share.
+    `source` counts in `names`; `clip` is any number that a clip's rows share. With clips as the
+    unit a row is a clip, and there is one pool.
     """
 
     y_true: NDArray[np.float64]
     source: NDArray[np.int64]
     clip: NDArray[np.int64]
     names: tuple[str, ...]
+    unit: str = "frame"
 
     def points(
         self, rows: NDArray[np.int64], predictions: NDArray[np.float64]
@@ -64,10 +66,13 @@ class Questions:
         mu is the pool of the mean's frames, sigma that of each seed's own pool.
         """
         mu, y_true = predictions.mean(axis=0), self.y_true[rows]
-        frame = Points(np.abs(y_true - mu), predictions.std(axis=0, ddof=1))
+        of_rows = Points(np.abs(y_true - mu), predictions.std(axis=0, ddof=1))
+        row_pool, *clip_pools = pools_of(self.unit)
+        if not clip_pools:
+            return {row_pool: of_rows}
         pooled = pool_scores(np.vstack([y_true, mu, predictions]), self.clip[rows])
         return {
-            "frame": frame,
+            row_pool: of_rows,
             **{
                 name: Points(np.abs(of[0] - of[1]), of[2:].std(axis=0, ddof=1))
                 for name, of in pooled.items()
@@ -142,7 +147,7 @@ def measure_coverage(
                 },
                 levels,
             )
-            for pool in POOLS
+            for pool in pools_of(questions.unit)
         },
     )
 

@@ -7,6 +7,7 @@ conditions that a recipe asks for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -19,12 +20,22 @@ from loso.recipe import InputSpec, Recipe
 from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, encoder_index
 from loso.video.encoders import preset_rank
 
-__all__ = ["NEUTRAL", "Inputs", "Scaler", "build_inputs", "feature_names"]
+__all__ = [
+    "NEUTRAL",
+    "Inputs",
+    "Scaler",
+    "block_names",
+    "build_inputs",
+    "codec_block",
+    "feature_names",
+    "input_matrix",
+    "read_columns",
+]
 
 NEUTRAL = 0.5
 """`preset_norm` where no preset is recorded, `crf_norm` where the corpus holds one quality."""
 
-_LEAST_STD = 1e-8
+_LEAST_STD: Final = 1e-8
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,21 @@ def feature_names(spec: InputSpec) -> tuple[str, ...]:
     )
 
 
+def block_names(spec: InputSpec) -> tuple[str, ...]:
+    """Return what stands beside the features: the codec block's columns, then the conditions."""
+    return (*(CODEC_BLOCK_COLUMNS if spec.codec_block else ()), *spec.conditions)
+
+
+def read_columns(spec: InputSpec) -> tuple[str, ...]:
+    """Return the columns of a corpus that hold what `spec` feeds, the codec block's apart.
+
+    >>> read_columns(InputSpec(conditions=("log2:fps",)))[-2:]
+    ('motion2', 'fps')
+    """
+    conditions = (Condition.parse(text).column for text in spec.conditions)
+    return tuple(dict.fromkeys([*spec.features.columns, *conditions]))
+
+
 def build_inputs(corpus: Corpus, recipe: Recipe | None = None) -> Inputs:
     """Return the inputs and the target of every row, in its order.
 
@@ -71,34 +97,53 @@ def build_inputs(corpus: Corpus, recipe: Recipe | None = None) -> Inputs:
     """
     recipe = recipe or Recipe()
     spec, rows, where = recipe.inputs, corpus.rows, str(corpus.path)
+    cq = rows["cq"].to_numpy()
+    low, high = float(cq.min()), float(cq.max())
+    matrix, warnings = input_matrix(rows, spec, (low, high), where)
+    return Inputs(
+        matrix=matrix,
+        target=column_values(rows, recipe.target, where),
+        features=feature_names(spec),
+        block=block_names(spec),
+        cq_min=low,
+        cq_max=high,
+        warnings=warnings,
+    )
+
+
+def input_matrix(
+    rows: pl.DataFrame, spec: InputSpec, cq_range: tuple[float, float], where: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the raw inputs (rows, inputs) that `spec` makes of rows, and what to tell the user.
+
+    `cq_range` is that of training. BadCorpus, which names `where`, for a column that is not there
+    or not whole.
+    """
     columns = [
         statistic_column(name, statistic)
         for name in spec.features.columns
         for statistic in spec.statistics
     ]
+    features = [column_values(rows, name, where) for name in columns]
+    conditions = [Condition.parse(text).values(rows, where) for text in spec.conditions]
+    block, warnings = codec_block(rows, cq_range) if spec.codec_block else (None, ())
+    inner = [] if block is None else [block]
+    return np.column_stack([*features, *inner, *conditions]), warnings
+
+
+def codec_block(
+    rows: pl.DataFrame, cq_range: tuple[float, float]
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the codec block (rows, 14) of rows with `encoder` and `cq`, and what to tell the user.
+
+    `cq_range` is what `crf_norm` counts from 0 to 1 on: that of the training corpus.
+    """
+    low, high = cq_range
     cq = rows["cq"].to_numpy()
-    low, high = float(cq.min()), float(cq.max())
-    warnings: tuple[str, ...] = ()
-    block: list[NDArray[np.float64]] = []
-    names: list[str] = []
-    if spec.codec_block:
-        crf_norm = (cq - low) / (high - low) if high > low else np.full(len(cq), NEUTRAL)
-        preset_norm, warnings = _preset_norm(rows)
-        one_hot = np.eye(len(ENCODER_VOCAB))[[encoder_index(name) for name in rows["encoder"]]]
-        block += [*one_hot.T, preset_norm, crf_norm]
-        names += CODEC_BLOCK_COLUMNS
-    for text in spec.conditions:
-        block.append(Condition.parse(text).values(rows, where))
-        names.append(text)
-    return Inputs(
-        matrix=np.column_stack([*(column_values(rows, name, where) for name in columns), *block]),
-        target=column_values(rows, recipe.target, where),
-        features=feature_names(spec),
-        block=tuple(names),
-        cq_min=low,
-        cq_max=high,
-        warnings=warnings,
-    )
+    crf_norm = (cq - low) / (high - low) if high > low else np.full(len(cq), NEUTRAL)
+    preset_norm, warnings = _preset_norm(rows)
+    one_hot = np.eye(len(ENCODER_VOCAB))[[encoder_index(name) for name in rows["encoder"]]]
+    return np.column_stack([one_hot, preset_norm, crf_norm]), warnings
 
 
 def _preset_norm(rows: pl.DataFrame) -> tuple[NDArray[np.float64], tuple[str, ...]]:

@@ -35,6 +35,7 @@ __all__ = [
     "fit_rule",
     "level_key",
     "parse_intervals",
+    "pools_of",
     "source_quantiles",
     "supports",
     "write_intervals",
@@ -42,6 +43,9 @@ __all__ = [
 
 POOLS: Final = ("frame", *CLIP_POOLS)
 """What an interval is for: a frame's score, or a clip's scores pooled in one of four ways."""
+
+CLIP: Final = "clip"
+"""The one pool where clips are the unit: its one score is the clip's."""
 
 LEVELS: Final = (0.5, 0.8)
 """Levels that are always calibrated, beside the default or the one asked for."""
@@ -89,6 +93,15 @@ class Rule(BaseModel):
     def unit(self, sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what the quantile is multiplied with."""
         return np.ones_like(sigma) if self.form == "absolute" else sigma + self.s0
+
+
+def pools_of(unit: str) -> tuple[str, ...]:
+    """Return what intervals are for, the pool of a single row first.
+
+    >>> pools_of("clip"), pools_of("frame")[:2]
+    (('clip',), ('frame', 'mean'))
+    """
+    return (CLIP,) if unit == CLIP else POOLS
 
 
 def level_key(level: float) -> str:
@@ -277,7 +290,7 @@ class IntervalsFile(_Record):
 
     @model_validator(mode="after")
     def _is_whole(self) -> IntervalsFile:
-        for pool in POOLS:
+        for pool in pools_of(self.unit):
             if pool not in self.by_pool or pool not in self.coverage.by_pool:
                 raise ValueError(f"pool {pool} is missing")
             if level_key(self.default_level) not in self.by_pool[pool].quantiles:
@@ -286,6 +299,11 @@ class IntervalsFile(_Record):
             if not measured.hierarchical or measured.hierarchical.keys() - measured.gaussian.keys():
                 raise ValueError(f"pool {pool} has no measured coverage")
         return self
+
+    @property
+    def unit(self) -> str:
+        """What a row is, `frame` or `clip`: also the name of the pool of a single row."""
+        return CLIP if CLIP in self.by_pool else POOLS[0]
 
     def speaks_of(self, corpus_sha256: str | None, predictions: Mapping[int, str]) -> bool:
         """Tell whether it was made from just these predictions, by hash, of that corpus."""

@@ -176,20 +176,21 @@ def _gain_over_vmaf(
 
 
 def _advise_on_intervals(intervals: IntervalsFile | None) -> tuple[Advice, ...]:
-    """Return measured coverage of frames: at the default level, or the highest that was judged."""
+    """Return measured coverage of rows: at the default level, or the highest that was judged."""
     if intervals is None:
         return ()
-    measured = intervals.coverage.by_pool["frame"].hierarchical
+    of_rows = intervals.coverage.by_pool[intervals.unit]
+    measured = of_rows.hierarchical
     key = level_key(intervals.default_level)
     key = key if key in measured else max(measured, key=float)
-    found, gaussian = measured[key], intervals.coverage.by_pool["frame"].gaussian[key]
+    found, gaussian = measured[key], of_rows.gaussian[key]
     sources = f"{len(found.by_source)} of {intervals.n_calibration_sources} sources"
     return (
         Advice(
             "coverage_mean",
             found.mean,
-            f"measured coverage of frames by intervals of level {key}, over {sources}; mu +- z "
-            f"sigma covers {gaussian.mean:.4g}",
+            f"measured coverage of {intervals.unit}s by intervals of level {key}, over {sources}; "
+            f"mu +- z sigma covers {gaussian.mean:.4g}",
         ),
         Advice("coverage_worst", found.worst, f"held-out source {found.worst_source}"),
     )

@@ -19,7 +19,7 @@ from loso.errors import BadCorpus
 from loso.recipe import TrainingNeeds
 from loso.schema import ENCODER_VOCAB
 
-__all__ = ["Corpus", "load_corpus", "require_trainable"]
+__all__ = ["Corpus", "load_corpus", "require_trainable", "with_bits_per_pixel"]
 
 _FORMATS: Final = (".jsonl", ".jsonl.gz", ".parquet")
 _RUNBOOK: Final = "docs/runbook.md, step 0"
@@ -73,7 +73,7 @@ def load_corpus(path: str | Path, *, key: Sequence[str] = ()) -> Corpus:
     content = _read_bytes(path)
     with ThreadPoolExecutor(max_workers=1) as beside:  # a sixth of the time, so beside the rest
         digest = beside.submit(hashlib.sha256, content)
-        rows, derived = _with_bits_per_pixel(_read_rows(content, path, key))
+        rows, derived = with_bits_per_pixel(_read_rows(content, path, key))
     unknown = _unknown_encoders(rows)
     return Corpus(
         path=path,
@@ -161,8 +161,11 @@ def _read_parquet(content: bytes, where: str) -> pl.DataFrame:
         ) from None
 
 
-def _with_bits_per_pixel(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return `rows` with the bits that a pixel of the coded video costs, and what was assumed."""
+def with_bits_per_pixel(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return `rows` with the bits that a pixel of the coded video costs, and what was assumed.
+
+    The column `bits_per_pixel` is derived where it is not there, and bitrate, rate and size are.
+    """
     needed = ("bitrate_kbps", "fps", "height")
     have = all(name in rows.columns and rows[name].dtype.is_numeric() for name in needed)
     if "bits_per_pixel" in rows.columns or not have:
