@@ -354,6 +354,7 @@ NEEDED = {
     "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
     "loso corpus check": "corpus.jsonl",
     "loso corpus import": "a_libx264.json --out c.jsonl --name-pattern {src}_{encoder}",
+    "loso corpus join": "corpus.jsonl clips.csv --on clip --out new.jsonl",
     "loso calibrate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",

@@ -19,7 +19,7 @@ _VERBS: Final = {
         "train:demo",
         "Take the corpus inside this package the whole way: train, calibrate, verdict.",
     ),
-    "corpus": ("corpus:app", "Corpora of measured frames: build them, check them."),
+    "corpus": ("corpus:app", "Corpora of measured frames: build, import, join, check."),
     "train": (
         "train:train",
         "Train every seed with each source held out once; write scores and predictions.",

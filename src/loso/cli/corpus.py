@@ -1,4 +1,4 @@
-"""`loso corpus`: build corpora of measured frames, and check them."""
+"""`loso corpus`: build, import, join and check corpora of measured frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.console import hint, print_json, show_progress
-from loso.cli.logs import import_
+from loso.cli.logs import import_, join
 from loso.cli.options import JsonOption, KeyOption
 from loso.cli.settings import with_settings
 from loso.corpus.plan import BuildSettings
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Corpora of measured frames: build them, check them.",
+    help="Corpora of measured frames: build, import, join, check.",
     no_args_is_help=True,
     add_completion=False,
 )
 app.command("import")(import_)
+app.command()(join)
 
 _RAW = "Raw YUV clips"
 

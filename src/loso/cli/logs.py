@@ -1,4 +1,4 @@
-"""`loso corpus import`: logs of libvmaf that exist already become a corpus."""
+"""`loso corpus import`, `loso corpus join`: what was measured elsewhere goes into a corpus."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.console import print_json, show_progress, warn_all
-from loso.cli.options import JsonOption
+from loso.cli.options import JsonOption, KeyOption
 from loso.errors import BadSettings
 
 if TYPE_CHECKING:
     from loso.corpus.from_logs import ImportReport
+    from loso.corpus.join import JoinReport
 
-__all__ = ["import_"]
+__all__ = ["import_", "join"]
 
 
 def import_(
@@ -35,7 +36,7 @@ def import_(
     ] = None,
     scores: Annotated[
         Path | None,
-        typer.Option(help="Table of scores, .csv, .tsv or .parquet, with a column mos."),
+        typer.Option(help="Table of scores with a column mos: CSV, TSV, JSONL or Parquet."),
     ] = None,
     join: Annotated[
         str | None,
@@ -54,8 +55,8 @@ def import_(
     What does not fit the pattern, or joins on one side only, is listed and refused.
     """
     from loso.corpus.from_logs import ImportSettings, import_logs
-    from loso.corpus.join import read_scale
     from loso.corpus.names import NamePattern, read_setting
+    from loso.corpus.scores import read_scale
 
     if scores is None and (join or scale or allow_unjoined):
         raise BadSettings(
@@ -69,7 +70,7 @@ def import_(
         pattern=NamePattern.parse(name_pattern),
         given=dict(given),
         scores=scores,
-        join=tuple(name.strip() for name in (join or "clip").split(",")),
+        join=_names("--join", join or "clip"),
         scale=read_scale(scale) if scale else None,
         allow_unjoined=allow_unjoined,
     )
@@ -81,10 +82,66 @@ def import_(
     if as_json:
         print_json(report.to_dict())
     else:
-        _print_report(report)
+        _print_import(report)
 
 
-def _print_report(report: ImportReport) -> None:
+def join(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .jsonl.gz or .parquet file.")
+    ],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="What to add: CSV, TSV, JSONL or Parquet.")
+    ],
+    on: Annotated[
+        str, typer.Option(metavar="COL,...", help="Columns of both that name a row of the table.")
+    ],
+    out: Annotated[Path, typer.Option(help="The new corpus, .jsonl, .jsonl.gz or .parquet.")],
+    columns: Annotated[
+        str | None, typer.Option(metavar="COL,...", help="Columns to add; all unless given.")
+    ] = None,
+    key: KeyOption = None,
+    known_encoders: Annotated[
+        bool, typer.Option("--known-encoders", help="Call h264 libx264, hevc libx265, and so on.")
+    ] = False,
+    allow_unjoined: Annotated[
+        bool, typer.Option("--allow-unjoined", help="Leave out rows of either without a partner.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add columns of a table, such as scores of clips, to every row of a corpus.
+
+    What joins on one side only is listed and refused.
+    """
+    from loso.corpus.join import JoinSettings, join_table
+
+    settings = JoinSettings(
+        on=_names("--on", on),
+        columns=() if columns is None else _names("--columns", columns),
+        key=tuple(key or ()),
+        known_encoders=known_encoders,
+        allow_unjoined=allow_unjoined,
+    )
+    report = join_table(corpus, table, settings, out=out, command=["loso", *sys.argv[1:]])
+    warn_all(report.warnings)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_join(report)
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise BadSettings(
+            "not a list of columns",
+            where=option,
+            expected="names separated by commas, each once",
+            found=repr(text),
+        )
+    return names
+
+
+def _print_import(report: ImportReport) -> None:
     from loso.corpus.names import listed
 
     lines = [
@@ -103,6 +160,25 @@ def _print_report(report: ImportReport) -> None:
         ):
             lines.append((title, f"{len(names)}: {listed(names)}" if names else "0"))
     typer.echo(f"{report.corpus}: {report.rows} rows from {report.logs} logs\n")
+    _print_lines(lines)
+
+
+def _print_join(report: JoinReport) -> None:
+    from loso.corpus.names import listed
+
+    lone, unused = report.corpus_without_table, report.table_without_corpus
+    typer.echo(f"{report.corpus}: {report.rows} rows, joined with {report.joined} of the table\n")
+    _print_lines(
+        [
+            ("new columns", listed(report.columns) or "none"),
+            *(("renamed", f"{name} (rows: {count})") for name, count in report.aliases.items()),
+            ("rows left out", f"{report.left_out}: {listed(lone)}" if lone else "0"),
+            ("table rows unused", f"{len(unused)}: {listed(unused)}" if unused else "0"),
+        ]
+    )
+
+
+def _print_lines(lines: list[tuple[str, str]]) -> None:
     width = max(len(title) for title, _ in lines)
     for title, text in lines:
         typer.echo(f"{title.ljust(width)}  {text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,15 @@ from typing import Any, Final
 
 import polars as pl
 
-from loso.corpus.join import Joined, join_scores, read_scores
 from loso.corpus.load import load_corpus
 from loso.corpus.logs import Log, read_log
 from loso.corpus.manifest import manifest_path
 from loso.corpus.names import NamePattern, Value, by_clip, listed, read_names
 from loso.corpus.rows import valid_rows
+from loso.corpus.scores import Joined, join_scores, read_scores
+from loso.corpus.store import write_corpus
 from loso.errors import BadInput, BadSettings
-from loso.files import sha256_of, write_atomic, write_json
+from loso.files import sha256_of, write_json
 from loso.progress import Progress, silent
 from loso.schema import CANONICAL_6
 
@@ -104,10 +104,7 @@ def import_logs(
         progress(at, len(joined.rows), clip)
     _refuse_mixed(list(logs.values()))
     rows = _rows(joined.rows, logs)
-    content = rows.write_ndjson().encode()
-    with write_atomic(out) as temporary:
-        # No time in gzip's header: equal rows give equal bytes.
-        temporary.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
+    write_corpus(rows, out)
     corpus = load_corpus(out)
     libvmaf = Counter(log.libvmaf or _UNKNOWN for log in logs.values())
     report = ImportReport(

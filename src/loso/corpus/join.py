@@ -1,254 +1,324 @@
-"""A table of scores meets the logs: one score a clip, and nothing left over in silence."""
+"""A corpus meets a table: its rows get more columns, and nothing is left over in silence."""
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from loso.corpus.names import NUMBERS, Value, known_encoder, listed
+from loso.corpus.load import _with_bits_per_pixel, load_corpus
+from loso.corpus.manifest import manifest_path
+from loso.corpus.names import known_encoder, listed
+from loso.corpus.rows import valid_rows
+from loso.corpus.store import write_corpus
+from loso.corpus.table import read_table, require_column
 from loso.errors import BadInput, BadSettings
-from loso.schema import CANONICAL_6
+from loso.files import sha256_of, write_json
 
-__all__ = ["Joined", "Scores", "join_scores", "read_scale", "read_scores"]
+__all__ = ["JoinReport", "JoinSettings", "join_table"]
 
-SCORE: Final = "mos"
-_RESERVED: Final = ("frame_index", "vmaf", *CANONICAL_6)
-_TEXTS: Final = ("src", "encoder", "preset", "clip", "rate_control")
-
-Key = tuple[str | float, ...]
+SCHEMA_VERSION: Final = 1
+_FORMATS: Final = (".jsonl", ".jsonl.gz", ".parquet")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores by the values of the columns that name a clip, and all columns beside those."""
+@dataclass(frozen=True, kw_only=True)
+class JoinSettings:
+    """Which columns name a row of the table, and which of its others go into the corpus."""
 
-    path: Path
-    by: tuple[str, ...]
+    on: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    """All beside `on` unless given."""
+    key: tuple[str, ...] = ()
+    """Columns that tell rows of the corpus apart beside those that always do."""
+    known_encoders: bool = False
+    """Give encoders ffmpeg's names, in the corpus and in the table."""
+    allow_unjoined: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinReport:
+    """What a join left behind."""
+
+    corpus: Path
+    manifest: Path
+    rows: int
+    """Rows in the new corpus."""
     columns: tuple[str, ...]
-    rows: Mapping[Key, Mapping[str, Value | None]]
+    """Columns that the corpus did not have."""
+    joined: int
+    """Rows of the table that joined."""
+    left_out: int
+    """Rows of the corpus that did not, and are not in the new one."""
+    corpus_without_table: tuple[str, ...]
+    """What names those rows, each once, in the order of the corpus."""
+    table_without_corpus: tuple[str, ...]
+    """What names the rows of the table that did not join."""
+    aliases: Mapping[str, int]
+    """Rows of the corpus of each encoder that was renamed, such as `h264 -> libx264`."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return {**asdict(self), "corpus": str(self.corpus), "manifest": str(self.manifest)}
 
 
-@dataclass(frozen=True)
-class Joined:
-    """What joined: one row a log; and the names of what did not, on both sides."""
+def join_table(
+    corpus_path: Path,
+    table_path: Path,
+    settings: JoinSettings,
+    *,
+    out: Path,
+    command: Sequence[str] = (),
+) -> JoinReport:
+    """Write the rows of a corpus, in its order, with columns of a table as `out`, and report.
 
-    rows: Sequence[Mapping[str, Value | None]]
-    logs: tuple[str, ...]
-    scores: tuple[str, ...]
-
-
-def read_scale(text: str) -> tuple[float, float]:
-    """Return the ends of a scale such as 1..5; BadSettings on anything else.
-
-    >>> read_scale("1..5")
-    (1.0, 5.0)
+    A row of the corpus takes the values of the one row of the table that says the same in
+    `settings.on`. Columns that both have must say the same wherever the table says something.
+    Whatever is refused is refused before anything is written.
     """
-    number = r"-?[0-9]+(?:\.[0-9]+)?"
-    match = re.fullmatch(rf"({number})\.\.({number})", text)
-    low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
-    if low >= high:
+    _refuse_out(out, corpus_path, table_path)
+    old = load_corpus(corpus_path, key=settings.key)
+    rows = _without_derived(old.rows)
+    table, given = _read(table_path, rows, corpus_path, settings)
+    aliases: dict[str, int] = {}
+    if settings.known_encoders:
+        rows, aliases = _with_known_encoders(rows)
+        table, _ = _with_known_encoders(table)
+        # Two names of one encoder may have told two rows apart.
+        valid_rows(rows, key=settings.key, where=str(corpus_path), place=_place)
+    keys, table_keys = _keys(rows, table, settings.on, corpus_path, table_path)
+    partner = keys.join(
+        table_keys.with_row_index("row"), on=keys.columns, how="left", maintain_order="left"
+    )["row"]
+    lone = keys.filter(partner.is_null()).unique(maintain_order=True)
+    unused = table_keys.join(keys, on=keys.columns, how="anti", maintain_order="left")
+    report = JoinReport(
+        corpus=out,
+        manifest=manifest_path(out),
+        rows=partner.len() - partner.null_count(),
+        columns=tuple(name for name in given if name not in rows.columns),
+        joined=table.height - unused.height,
+        left_out=partner.null_count(),
+        corpus_without_table=tuple(map(_named, lone.iter_rows())),
+        table_without_corpus=tuple(map(_named, unused.iter_rows())),
+        aliases=aliases,
+        warnings=old.warnings,
+    )
+    _refuse_unjoined(report, settings, table_path)
+    rows, partners = rows.filter(partner.is_not_null()), table[partner.drop_nulls()]
+    for name in given:
+        if name in rows.columns:
+            _refuse_clash(name, rows, partners, settings.on, table_path)
+    write_corpus(rows.with_columns(partners.select(report.columns)), out)
+    return _with_manifest(report, corpus_path, table_path, settings, command)
+
+
+def _refuse_out(out: Path, corpus: Path, table: Path) -> None:
+    if not out.name.endswith(_FORMATS):
         raise BadSettings(
-            "not a scale", where="--scale", expected="LOW..HIGH, such as 1..5", found=repr(text)
+            "not the name of a corpus",
+            where="--out",
+            expected=f"a name that ends in {', '.join(_FORMATS)}",
+            found=out.name,
         )
-    return low, high
-
-
-def read_scores(path: Path, by: Sequence[str], scale: tuple[float, float] | None) -> Scores:
-    """Return the scores in a .parquet file, or in a text table: commas, semicolons or tabs.
-
-    BadInput where a column is missing or is one that libvmaf measures, where `mos` has no finite
-    number or one outside `scale`, and where a clip has two scores.
-    """
-    table = _read_table(path, texts=(*_TEXTS, *by))
-    where = str(path)
-    for name in (*by, SCORE):
-        if name not in table.columns:
-            lower = {column.lower(): column for column in table.columns}
-            near = difflib.get_close_matches(name, lower, n=1)
-            raise BadInput(
-                f"there is no column {name}",
-                where=where,
-                found=listed(table.columns),
-                fix=f"rename {lower[near[0]]} to {name}" if near else "rename the column",
+    for path, what in ((corpus, "the corpus"), (table, "the table")):
+        if out.resolve() == path.resolve() or (
+            path.exists() and out.exists() and out.samefile(path)
+        ):
+            raise BadSettings(
+                f"would take the place of {what} that is joined",
+                where="--out",
+                found=str(out),
+                fix="give the new corpus another name",
             )
-    taken = [name for name in _RESERVED if name in table.columns]
-    if taken:
-        raise BadInput(f"{taken[0]} comes from the logs", where=where, fix="rename the column")
-    others = [name for name in table.columns if name not in by]
-    rows: dict[Key, Mapping[str, Value | None]] = {}
-    for at, row in enumerate(table.iter_rows(named=True), start=1):
-        key = tuple(_key(name, row[name], f"{where} row {at}") for name in by)
-        _check_score(row[SCORE], scale, f"{where} row {at}")
-        if key in rows:
-            raise BadInput(
-                f"two scores for {_named(key)}",
-                where=f"{where} row {at}",
-                found=f"{SCORE} {rows[key][SCORE]} and {row[SCORE]}",
-                fix="keep one; of several panels filter one, or name the panel's column: "
-                "--set panel=A --join clip,panel",
-            )
-        rows[key] = {name: row[name] for name in others}
-    return Scores(path, tuple(by), tuple(others), rows)
+    if manifest_path(out).resolve() == manifest_path(corpus).resolve():
+        raise BadSettings(
+            "the manifest of the new corpus would take the place of the old one's",
+            where="--out",
+            found=str(out),
+            fix="give the new corpus another name",
+        )
 
 
-def _read_table(path: Path, *, texts: Sequence[str]) -> pl.DataFrame:
-    where = str(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise BadInput("file not found", where=where) from None
-    except OSError as error:
-        raise BadInput(f"cannot be read ({error.strerror})", where=where) from None
-    try:
-        if content.startswith(b"PAR1"):
-            table = pl.read_parquet(content)
-        else:
-            header = content.partition(b"\n")[0].decode(errors="replace")
-            table = pl.read_csv(
-                content, separator=max(",;\t", key=header.count), infer_schema=False
-            )
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BadInput(
-            f"not a table ({reason})",
-            where=where,
-            expected="a line of column names and a row for each clip, or Parquet",
-        ) from None
+def _without_derived(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return `rows` without bits per pixel, where loading gives the same: a join may correct it."""
+    if "bits_per_pixel" not in rows.columns:
+        return rows
+    stored = rows.drop("bits_per_pixel")
+    derived, _ = _with_bits_per_pixel(stored)
+    same = "bits_per_pixel" in derived.columns and derived["bits_per_pixel"].equals(
+        rows["bits_per_pixel"]
+    )
+    return stored if same else rows
+
+
+def _read(
+    path: Path, rows: pl.DataFrame, corpus: Path, settings: JoinSettings
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the table, of the types of the corpus, and the names of the columns to take of it."""
+    table = read_table(
+        path, texts=[name for name, kind in rows.schema.items() if not kind.is_numeric()]
+    )
     if table.is_empty():
-        raise BadInput("holds no scores", where=where)
-    # polars numbers a column that comes again: mos_duplicated_0.
-    names = [re.sub(r"_duplicated_[0-9]+$", "", name).strip() for name in table.columns]
-    wrong = [name for name in names if not name or names.count(name) > 1]
-    if wrong:
-        raise BadInput(
-            f"two columns are named {wrong[0]}" if wrong[0] else "a column without a name",
-            where=where,
-            found=listed(names),
-            fix="rename it or drop it",
-        )
-    table.columns = names
-    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
-    if nested:
-        raise BadInput(f"{nested[0]} is a list or an object", where=where, fix="drop the column")
-    return table.select(_typed(column, as_text=column.name in texts) for column in table)
-
-
-def _typed(column: pl.Series, *, as_text: bool) -> pl.Series:
-    """Return a column of numbers where every cell is one, of text otherwise; empty is null."""
-    if column.dtype.is_integer():
-        return column.cast(pl.Int64)
-    if column.dtype.is_float():
-        return column.cast(pl.Float64).fill_nan(None)
-    text = column.cast(pl.String).str.strip_chars().replace("", None)
-    if as_text:
-        return text
-    for kind in (pl.Int64, pl.Float64):
-        numbers = text.cast(kind, strict=False)
-        if numbers.null_count() == text.null_count() and numbers.is_finite().all():
-            return numbers
-    return text
-
-
-def _key(name: str, value: Value | None, where: str) -> str | float:
-    if value is None:
-        raise BadInput(f"{name} is empty", where=where, fix="fill it in or drop the row")
-    if name in NUMBERS:
-        try:
-            return float(value)
-        except ValueError:
-            raise BadInput(f"{name} is a number", where=where, found=repr(value)) from None
-    return (known_encoder(str(value)) or str(value)) if name == "encoder" else str(value)
-
-
-def _check_score(value: Value | None, scale: tuple[float, float] | None, where: str) -> None:
-    if value is None:
-        raise BadInput(f"{SCORE} is empty", where=where, fix="fill it in or drop the row")
-    try:
-        # One cell that is no number makes the whole column text: this one may not be the one.
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise BadInput(
-            f"{SCORE} is not a finite number",
-            where=where,
-            found=str(value),
-            fix="correct it or drop the row",
-        )
-    if scale and not scale[0] <= number <= scale[1]:
-        raise BadInput(
-            f"{SCORE} must lie in {scale[0]:g}..{scale[1]:g}",
-            where=where,
-            found=f"{number:g}",
-            fix="drop the row, or correct --scale",
-        )
-
-
-def _named(key: Key) -> str:
-    return " ".join(f"{part:g}" if isinstance(part, float) else part for part in key)
-
-
-def join_scores(
-    logs: Sequence[Mapping[str, Value | None]], scores: Scores, *, allow_unjoined: bool
-) -> Joined:
-    """Return the rows of logs, which have a `clip`, with their scores.
-
-    BadInput names what has no partner, unless `allow_unjoined` and some join: then it is left out.
-    """
-    missing = [name for name in scores.by if name not in logs[0]]
-    if missing:
-        raise BadSettings(
-            f"the logs have no column {missing[0]}",
-            where="--join",
-            expected=f"one of {', '.join(logs[0])}",
-            fix="put it into --name-pattern, or give it with --set",
-        )
-    rows: list[Mapping[str, Value | None]] = []
-    unjoined: list[str] = []
-    used: set[Key] = set()
-    for log in logs:
-        key = tuple(_key(name, log[name], f"{log['clip']}") for name in scores.by)
-        if key in scores.rows:
-            used.add(key)
-            rows.append(_merged(log, scores.rows[key], scores.path))
-        else:
-            unjoined.append(str(log["clip"]))
-    left = [_named(key) for key in scores.rows if key not in used]
-    if (unjoined or left) and not (allow_unjoined and rows):
-        sides = [
-            f"{len(names)} {side}{'s' if len(names) > 1 else ''} without a {other} "
-            f"({listed(names)})"
-            for names, side, other in ((unjoined, "log", "score"), (left, "score", "log"))
-            if names
-        ]
-        raise BadInput(
-            f"logs and scores do not match: {', '.join(sides)}",
-            where=str(scores.path),
-            fix="name them alike, or leave these out with --allow-unjoined"
-            if rows
-            else f"none match: give the columns that name a clip in both with --join, "
-            f"not {','.join(scores.by)}",
-        )
-    return Joined(rows, tuple(unjoined), tuple(left))
-
-
-def _merged(
-    log: Mapping[str, Value | None], score: Mapping[str, Value | None], path: Path
-) -> dict[str, Value | None]:
-    """Return both, once the columns that are on both sides say the same."""
-    for name in score.keys() & log.keys():
-        told, known = score[name], log[name]
-        if told is not None and _key(name, told, str(path)) != _key(name, known, str(path)):
+        raise BadInput("holds no rows", where=str(path))
+    for name in settings.on:
+        require_column(name, rows.columns, str(corpus))
+        require_column(name, table.columns, str(path))
+        if rows[name].dtype.is_nested():
+            raise BadInput(f"{name} is a list or an object", where=str(corpus))
+        if rows[name].dtype.is_numeric() and not table[name].dtype.is_numeric():
+            at = table[name].cast(pl.Float64, strict=False).is_null().arg_max() or 0
             raise BadInput(
-                f"{name} of {log['clip']} is {told} here and {known} by its log's name",
-                where=str(path),
-                fix="correct one of them, or drop the column here",
+                f"{name} is a number in the corpus, and here it is not",
+                where=f"{path} {_place(at)}",
+                found=repr(table[name][at]),
             )
-    return {**score, **log}
+    for name in settings.columns:
+        require_column(name, table.columns, str(path))
+        if name in settings.on:
+            raise BadSettings(f"{name} is joined on", where="--columns", fix="leave it out")
+    given = settings.columns or tuple(name for name in table.columns if name not in settings.on)
+    if not given:
+        raise BadInput("there is no column to add", where=str(path), found=listed(table.columns))
+    return table, given
+
+
+def _with_known_encoders(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return `table` with encoders by their known names, and the rows of each renamed one."""
+    if "encoder" not in table.columns:
+        return table, {}
+    counts = table.group_by("encoder").len().drop_nulls().sort("encoder").rows()
+    known = {name: known_encoder(name) or name for name, _ in counts}
+    renamed = {f"{name} -> {known[name]}": n for name, n in counts if known[name] != name}
+    return table.with_columns(pl.col("encoder").replace(known)), renamed
+
+
+def _keys(
+    rows: pl.DataFrame, table: pl.DataFrame, on: Sequence[str], corpus: Path, path: Path
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what names the rows of both, of equal types, none of it null, unique in the table."""
+    kinds = [pl.Float64 if rows[name].dtype.is_numeric() else pl.String for name in on]
+    both = []
+    for frame, where in ((rows, corpus), (table, path)):
+        keys = frame.select(
+            # A number that is none names nothing either.
+            pl.col(name).cast(kind).fill_nan(None)
+            if kind == pl.Float64
+            else pl.col(name).cast(kind)
+            for name, kind in zip(on, kinds, strict=True)
+        )
+        for name in on:
+            if keys[name].has_nulls():
+                raise BadInput(
+                    f"{name} has no value",
+                    where=f"{where} {_place(keys[name].is_null().arg_max() or 0)}",
+                    fix="fill it in or drop the row",
+                )
+        keys.columns = [str(at) for at in range(len(on))]
+        both.append(keys)
+    keys, table_keys = both
+    again = table_keys.is_duplicated()
+    if again.any():
+        groups = table_keys.with_row_index("row").filter(again).group_by(table_keys.columns)
+        pairs = groups.agg("row").select(
+            one=pl.col("row").list.get(0), other=pl.col("row").list.get(1)
+        )
+        one, other = pairs.sort("other").row(0)
+        raise BadInput(
+            f"two rows for {_named(table_keys.row(one))}, {_place(one)} and {_place(other)}",
+            where=str(path),
+            fix="keep one, or name the column that tells them apart in --on",
+        )
+    return keys, table_keys
+
+
+def _refuse_unjoined(report: JoinReport, settings: JoinSettings, path: Path) -> None:
+    lone, unused = report.corpus_without_table, report.table_without_corpus
+    if not (lone or unused) or (settings.allow_unjoined and report.rows):
+        return
+    sides = [
+        f"{count} rows of {side} have no partner ({listed(names)})"
+        for count, side, names in (
+            (report.left_out, "the corpus", lone),
+            (len(unused), "the table", unused),
+        )
+        if names
+    ]
+    raise BadInput(
+        f"corpus and table do not match: {', '.join(sides)}",
+        where=str(path),
+        fix="name them alike, or leave these out with --allow-unjoined"
+        if report.rows
+        else f"none match: give the columns that say the same in both with --on, "
+        f"not {','.join(settings.on)}",
+    )
+
+
+def _refuse_clash(
+    name: str, rows: pl.DataFrame, partners: pl.DataFrame, on: Sequence[str], path: Path
+) -> None:
+    """Refuse a column that both have where the table says something else."""
+    known, told = rows[name], partners[name]
+    as_numbers = known.dtype.is_numeric() and told.dtype.is_numeric()
+    kind = pl.Float64 if as_numbers else pl.String
+    other = told.is_not_null() & known.cast(kind).ne_missing(told.cast(kind))
+    if other.any():
+        at = other.arg_max() or 0
+        names = ", ".join(f"{column} {rows[column][at]}" for column in on)
+        raise BadInput(
+            f"{name} of {names} is {told[at]} here and {known[at]} in the corpus",
+            where=str(path),
+            fix="correct one of them, or name the columns to take with --columns",
+        )
+
+
+def _with_manifest(
+    report: JoinReport,
+    corpus_path: Path,
+    table_path: Path,
+    settings: JoinSettings,
+    command: Sequence[str],
+) -> JoinReport:
+    """Write the manifest of the new corpus; return the report with what loading it says."""
+    corpus = load_corpus(report.corpus, key=settings.key)
+    write_json(
+        report.manifest,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "loso_version": version("loso"),
+            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(command),
+            "corpus": {"file": report.corpus.name, "rows": len(corpus), "sha256": corpus.sha256},
+            "encoder_aliases": dict(report.aliases),
+            "joined_corpus": {
+                "file": corpus_path.name,
+                "left_out": report.left_out,
+                "sha256": sha256_of(corpus_path),
+                "without_table": list(report.corpus_without_table),
+            },
+            "joined_table": {
+                "columns": list(report.columns),
+                "file": table_path.name,
+                "on": list(settings.on),
+                "sha256": sha256_of(table_path),
+                "without_corpus": list(report.table_without_corpus),
+            },
+            "warnings": list(corpus.warnings),
+        },
+    )
+    return replace(report, warnings=corpus.warnings)
+
+
+def _named(key: Sequence[str | float]) -> str:
+    parts = (part if isinstance(part, str) else str(part).removesuffix(".0") for part in key)
+    return " ".join(parts)
+
+
+def _place(row: int) -> str:
+    return f"row {row + 1}"
