@@ -917,6 +917,8 @@ def test_any_bytes_in_a_record_are_findings(chain, name, content):
         refresh_sums(chain.model, [name])
     found = verify_model(chain.model)
     assert any(name in line for line in told(found))
+    if name.endswith(".json") and content in {b"", b"\xff\xfe"}:
+        assert any(f"{name}: not valid JSON" in line for line in told(found))
     json.dumps(found.to_dict(), allow_nan=False)
 
 
