@@ -74,7 +74,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     Predictions are the truth plus noise, of every source that is not in `excluded`. `edit` changes
     a seed file's content before it is written; `predict` changes the table of predictions after its
-    scores were taken. A seed file that names no predictions has none beside it.
+    scores were taken. A seed file that names no predictions has none beside it. With `score`, a
+    function of a row, the target is `mos`: the corpus `mos.jsonl` has it, and `guess`, a function
+    of a row too, is what predictions are but for the noise.
     """
     import polars as pl
 
@@ -83,18 +85,19 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     from loso.seedfile import predictions_file_name, seed_file_name, summarise
 
     rows = corpus_rows()
-    corpus = write_rows(tmp_path / "corpus.jsonl", rows)
-    table = pl.DataFrame(rows).with_row_index("row")
-    table = table.select(
-        pl.col("row").cast(pl.Int64),
-        pl.lit(0).alias("fold"),
-        "src",
-        "encoder",
-        pl.lit(None, dtype=pl.String).alias("preset"),
-        "cq",
-        "frame_index",
-        pl.col("vmaf").alias("y_true"),
-    )
+    corpora = {"vmaf": write_rows(tmp_path / "corpus.jsonl", rows)}
+
+    def table(target: str) -> pl.DataFrame:
+        return pl.DataFrame(rows).select(
+            pl.int_range(pl.len()).alias("row"),
+            pl.lit(0).alias("fold"),
+            "src",
+            "encoder",
+            pl.lit(None, dtype=pl.String).alias("preset"),
+            "cq",
+            "frame_index",
+            pl.col(target).alias("y_true"),
+        )
 
     def make(
         name: str = "run",
@@ -104,14 +107,23 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         excluded: Sequence[str] = (),
         edit: Callable[[int, dict], object] | None = None,
         predict: Callable[[int, pl.DataFrame], pl.DataFrame] | None = None,
+        score: Callable[[dict], float] | None = None,
+        guess: Callable[[dict], float] | None = None,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        asked = table.filter(~pl.col("src").is_in(excluded))
+        target = "mos" if score else "vmaf"
+        if score:
+            for row in rows:
+                row["mos"] = score(row)
+            corpora["mos"] = write_rows(tmp_path / "mos.jsonl", rows)
+        expected = [guess(row) if guess else row[target] for row in rows]
+        asked = table(target).with_columns(expected=pl.Series(expected))
+        asked = asked.filter(~pl.col("src").is_in(excluded))
         asked = asked.with_columns(fold=pl.col("src").rank("dense").cast(pl.Int64) - 1)
         for seed in seeds:
             error = np.random.default_rng(seed).normal(0, noise, asked.height)
-            predictions = asked.with_columns(y_pred=pl.col("y_true") + error)
+            predictions = asked.with_columns(y_pred=pl.col("expected") + error).drop("expected")
             folds = score_folds(predictions, sorted(set(asked["src"])))
             path = folder / predictions_file_name(seed)
             written = predict(seed, predictions) if predict else predictions
@@ -119,8 +131,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             content = {
                 "schema_version": 1,
                 "seed": seed,
-                "corpus": str(corpus),
-                "corpus_sha256": sha256_of(corpus),
+                "corpus": str(corpora[target]),
+                "corpus_sha256": sha256_of(corpora[target]),
                 "corpus_rows": len(rows),
                 "n_folds": len(folds),
                 "folds": [fold.model_dump(exclude={"reason"}) for fold in folds],
@@ -133,7 +145,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                 "depth": 2,
                 "dropout": 0.1,
                 "num_codecs": 14,
-                "target": "vmaf",
+                "target": target,
                 "unit": "frame",
                 "encoder_vocab_version": 2,
                 "engine": "batched",

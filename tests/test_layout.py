@@ -30,7 +30,7 @@ model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify
 model.opening predict evaluate sklearn
 data pipeline
-cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.model
+cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.ablate cli.model
 cli.predict cli.verify cli.train cli
 """.split()
 

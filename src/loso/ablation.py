@@ -22,7 +22,6 @@ from loso.baselines import (
     WITHOUT_CONDITIONS,
     BaselinesFile,
     Panels,
-    is_mapped,
     measure_figures,
     paired_gain,
     parse_baselines,
@@ -39,7 +38,7 @@ from loso.folds import leave_one_source_out
 from loso.inputs import build_inputs
 from loso.metrics import ci95_of_votes, panel_agreement
 from loso.progress import Progress, silent
-from loso.recipe import DEFAULT_SEEDS, Compute, InputSpec, Recipe, check_seeds
+from loso.recipe import DEFAULT_SEEDS, Compute, InputSpec, Recipe, check_seeds, is_mapped
 from loso.ridge import ridge_out_of_fold
 from loso.run_folder import BASELINES_FILE
 

@@ -29,6 +29,7 @@ from loso.metrics import (
     rmse_gain_by_source,
     rmse_star,
 )
+from loso.recipe import is_mapped
 
 __all__ = [
     "LEVEL",
@@ -45,7 +46,6 @@ __all__ = [
     "Gain",
     "Panels",
     "SourceFigures",
-    "is_mapped",
     "measure_figures",
     "on_scale",
     "paired_gain",
@@ -166,15 +166,6 @@ class BaselinesFile(_Record):
     def speaks_of(self, corpus_sha256: str | None, predictions: Mapping[int, str]) -> bool:
         """Tell whether it was made from just these predictions, by hash, of that corpus."""
         return self.corpus_sha256 == corpus_sha256 and self.predictions == dict(predictions)
-
-
-def is_mapped(target: str) -> bool:
-    """Tell whether predictions of `target` are mapped before they are judged: of all but VMAF.
-
-    >>> is_mapped("mos"), is_mapped("vmaf")
-    (True, False)
-    """
-    return target != VMAF
 
 
 def on_scale(target: str, y_true: _Vector, y_pred: _Vector, source: NDArray[np.str_]) -> _Vector:

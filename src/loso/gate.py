@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from loso.baselines import Gain
 from loso.errors import BadEvidence
 from loso.evidence import Evidence
 from loso.recipe import GateThresholds
+
+if TYPE_CHECKING:
+    from loso.baselines import Gain
 
 __all__ = ["Advice", "GateReport", "evaluate_gate", "mean_per_fold"]
 

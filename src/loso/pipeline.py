@@ -1,4 +1,4 @@
-"""The operator's one command: check the corpus, train, calibrate, validate; all steps logged."""
+"""The operator's one command: corpus, training, intervals, baselines, verdict; all steps logged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import polars as pl
 
+from loso.ablation import ablate_run, standing_baselines
+from loso.baselines import BaselinesFile
 from loso.calibration import calibrate_run, standing_intervals
 from loso.corpus.load import Corpus, load_corpus, require_trainable
 from loso.corpus.twins import twin_warnings
@@ -29,6 +31,7 @@ from loso.recipe import (
     Recipe,
     TrainingNeeds,
     check_seeds,
+    is_mapped,
 )
 from loso.run_folder import TrainedRun, train_into
 from loso.verdict import Verdict, validate_run
@@ -42,7 +45,8 @@ _log = logging.getLogger("loso")
 class Outcome:
     """What a run ends with: its corpus, its trained seeds, the verdict and where it stands.
 
-    `intervals` is None where the sources are too few for any.
+    `intervals` is None where the sources are too few for any. `baselines` holds networks with fewer
+    inputs only where the target is not VMAF.
     """
 
     corpus: Corpus
@@ -50,6 +54,7 @@ class Outcome:
     verdict: Verdict
     verdict_path: Path
     intervals: IntervalsFile | None
+    baselines: BaselinesFile
     warnings: tuple[str, ...]
 
 
@@ -71,9 +76,9 @@ def run(
 ) -> Outcome:
     """Return the verdict on a corpus, with everything behind it written to `out_dir`.
 
-    Checks the corpus, trains the seeds that are not there yet, calibrates intervals unless those
-    of the very same predictions stand there, validates. A log of the steps goes to `out_dir/logs`.
-    What cannot be used is refused before anything is written.
+    Checks the corpus, trains the seeds that are not there yet, calibrates intervals and computes
+    baselines unless those of the very same predictions stand there, validates. A log of the steps
+    goes to `out_dir/logs`. What cannot be used is refused before anything is written.
     """
     corpus = open_for_training(corpus_path, needs, recipe, exclude_sources=exclude_sources, key=key)
     compute, out_dir = compute or Compute(), Path(out_dir)
@@ -113,6 +118,10 @@ def run(
             warnings = (*warnings, few)
         else:
             intervals = _calibrate(out_dir, corpus, seeds, compute, progress)
+        networks = is_mapped((recipe or Recipe()).target)
+        baselines = _ablate(
+            out_dir, corpus, seeds, networks=networks, compute=compute, progress=progress
+        )
         verdict, path = validate_run(
             out_dir,
             seeds,
@@ -121,7 +130,7 @@ def run(
             corpus=corpus,
         )
         _log.info("verdict %s: %s", verdict.verdict, verdict.recommendation)
-    return Outcome(corpus, trained, verdict, path, intervals, warnings)
+    return Outcome(corpus, trained, verdict, path, intervals, baselines, warnings)
 
 
 def _calibrate(
@@ -131,14 +140,42 @@ def _calibrate(
     report = of_stage("calibrating", progress)
     found = standing_intervals(out_dir, seeds)
     intervals = found or calibrate_run(out_dir, corpus, seeds, compute=compute, progress=report)
-    measured = intervals.coverage.by_pool["frame"].hierarchical
+    measured = intervals.coverage.by_pool[intervals.unit].hierarchical
     _log.info(
-        "intervals %s: level %s, measured coverage of frames %s",
+        "intervals %s: level %s, measured coverage of %ss %s",
         "kept" if found else "calibrated",
         level_key(intervals.default_level),
+        intervals.unit,
         {key: of_level.mean for key, of_level in measured.items()},
     )
     return intervals
+
+
+def _ablate(
+    out_dir: Path,
+    corpus: Corpus,
+    seeds: Sequence[int],
+    *,
+    networks: bool,
+    compute: Compute,
+    progress: Progress,
+) -> BaselinesFile:
+    """Return the baselines that stand in a run's folder, or new ones, and log which it was."""
+
+    def report(done: float, total: float, note: str = "") -> None:
+        progress(done, total, ", ".join(filter(None, ("baselines", note))))
+
+    found = standing_baselines(out_dir, seeds)
+    baselines = found or ablate_run(
+        out_dir, corpus, seeds, networks=networks, compute=compute, progress=report
+    )
+    gains = baselines.gains[baselines.unit]
+    _log.info(
+        "baselines %s: RMSE gain of the model %s",
+        "kept" if found else "computed",
+        {name: gain.rmse_gain for name, gain in gains.items()},
+    )
+    return baselines
 
 
 def open_for_training(

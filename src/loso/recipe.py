@@ -31,6 +31,7 @@ __all__ = [
     "TrainingNeeds",
     "check_seeds",
     "help_of",
+    "is_mapped",
 ]
 
 DEFAULT_SEEDS: Final = (0, 1, 2, 3, 4)
@@ -191,6 +192,17 @@ RECIPES: Final = {
     ),
 }
 """Whole recipes by name; docs/decisions.md says where the numbers of each come from."""
+
+
+def is_mapped(target: str) -> bool:
+    """Tell whether predictions of `target` are mapped before they are judged: of all but VMAF.
+
+    VMAF has one scale; panels use theirs in their own way (ITU-T P.1401).
+
+    >>> is_mapped("mos"), is_mapped("vmaf")
+    (True, False)
+    """
+    return target != "vmaf"
 
 
 @dataclass(frozen=True, kw_only=True)

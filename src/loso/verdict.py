@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import polars as pl
 
-from loso.baselines import Gain, is_mapped, paired_gain, parse_baselines
+from loso.baselines import Gain, paired_gain, parse_baselines
 from loso.corpus.load import Corpus, load_corpus
 from loso.corpus.view import view
 from loso.diagnosis import (
@@ -30,7 +30,7 @@ from loso.gate import Advice, GateReport, evaluate_gate
 from loso.intervals import IntervalsFile, level_key, parse_intervals
 from loso.made import read_made
 from loso.recheck import check_against_corpus, read_predictions
-from loso.recipe import DEFAULT_SEEDS, GateThresholds
+from loso.recipe import DEFAULT_SEEDS, GateThresholds, is_mapped
 from loso.run_folder import BASELINES_FILE, INTERVALS_FILE, VERDICT_FILES
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 

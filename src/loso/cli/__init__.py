@@ -32,6 +32,10 @@ _VERBS: Final = {
         "judge:calibrate",
         "Calibrate a run's intervals over its sources and measure their coverage by refits.",
     ),
+    "ablate": (
+        "ablate:ablate",
+        "Hold a run against VMAF, a ridge, and its own networks with fewer inputs.",
+    ),
     "gate": (
         "judge:gate",
         "Hold the scores in a run's seed files against the limits: exit 0 pass, 1 fail.",

@@ -18,7 +18,7 @@ from loso.cli.options import (
     parse_seeds,
 )
 from loso.cli.settings import with_settings
-from loso.recipe import DEFAULT_CORPUS, Compute, GateThresholds
+from loso.recipe import DEFAULT_CORPUS, Compute, GateThresholds, is_mapped
 
 if TYPE_CHECKING:
     from loso.gate import GateReport
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate", "gate", "print_verdict", "validate"]
 
+_BASELINE_NOT_JUDGED: Final = (
+    "whether the model of {target} beats its VMAF baseline was not judged: that takes "
+    "loso validate --corpus"
+)
 _SCORES_AS_THEY_STAND: Final = (
     "scores are taken from the seed files; loso validate recomputes them from the predictions"
 )
@@ -50,6 +54,7 @@ def gate(
     """
     from loso.evidence import collect_evidence
     from loso.gate import evaluate_gate
+    from loso.seedfile import recipe_of
 
     evidence = collect_evidence(loso_dir, parse_seeds(seeds))
     report = evaluate_gate(evidence, thresholds)
@@ -61,6 +66,9 @@ def gate(
         typer.echo(f"\ngate: {'pass' if report.passed else 'FAIL'}")
     if evidence.predictions_sha256:
         hint(_SCORES_AS_THEY_STAND)
+    target = recipe_of(next(iter(evidence.seed_files.values()))).target
+    if is_mapped(target):
+        hint(_BASELINE_NOT_JUDGED.format(target=target))
     if not report.passed:
         raise typer.Exit(1)
 
@@ -131,13 +139,13 @@ def _interval_lines(intervals: IntervalsFile) -> Iterator[str]:
             f"{pool:6}{form:34}{_covered(measured.hierarchical.get(level))}"
             f"   {_covered(measured.gaussian.get(level))}"
         )
-    frame = coverage.by_pool["frame"]
+    of_rows = coverage.by_pool[intervals.unit]
     yield ""
     yield f"coverage is measured by refits on {judged} sources: mean, worst source, mean width"
-    if level in frame.hierarchical:
-        yield f"worst source of frames: {frame.hierarchical[level].worst_source}"
+    if level in of_rows.hierarchical:
+        yield f"worst source of {intervals.unit}s: {of_rows.hierarchical[level].worst_source}"
     else:
-        yield f"no coverage at level {level}: {frame.left_out['hierarchical'][level]}"
+        yield f"no coverage at level {level}: {of_rows.left_out['hierarchical'][level]}"
 
 
 def _covered(found: LevelCoverage | None) -> str:
@@ -218,6 +226,13 @@ def _gate_lines(report: GateReport) -> Iterator[str]:
         margin = _signed(direction * (value - limit))
         answer = "pass" if passed else "FAIL"
         yield f"{name:24}{value:8.4f}  {sign} {limit:6g}{margin:>10}  {answer}"
+    gain = report.gain_over_vmaf
+    if gain is not None:
+        yield ""
+        answer = "pass" if gain.beats else "FAIL"
+        low = "none" if gain.bootstrap.low is None else f"{gain.bootstrap.low:.4g}"
+        yield f"{'RMSE, mapped':24}{gain.model_rmse:8.4g}  that of VMAF {gain.baseline_rmse:.4g}"
+        yield f"{'gain over VMAF':24}{gain.rmse_gain:8.4g}  lower end {low} > 0  {answer}"
     yield ""
     for number, plcc in report.per_seed_plccs.items():
         yield f"seed {number:<19}{plcc:8.4f}"

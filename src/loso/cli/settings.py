@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
@@ -47,7 +48,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Return `command` with each settings parameter replaced by one option for each of its fields.
 
     A field becomes an option where it has a help text; the command gets the validated object. A
-    recipe begins as the one that --recipe names, and options change it where they are given.
+    recipe begins as the one that --recipe names, limits of the gate as the file of --gate has them,
+    and options change them where they are given.
     """
     hints = get_type_hints(command, include_extras=True)
     plain: list[inspect.Parameter] = []
@@ -60,6 +62,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             continue
         if hint is Recipe:
             options = _recipe_options()
+        elif hint is GateThresholds:
+            options = _gate_options()
         else:
             options = [_option(hint, f) for f in fields(hint) if "help" in f.metadata]
         groups[parameter.name] = (hint, [option.name for option in options])
@@ -69,7 +73,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(**given: Any) -> None:
         for name, (settings, options) in groups.items():
             values = {option: given.pop(option) for option in options}
-            given[name] = _recipe(**values) if settings is Recipe else settings(**values)
+            given[name] = _MAKERS.get(settings, settings)(**values)
         command(**given)
 
     parameters = [*plain, *made]
@@ -104,10 +108,29 @@ def _recipe_options() -> list[inspect.Parameter]:
     return options
 
 
+def _gate_options() -> list[inspect.Parameter]:
+    """Return a file of limits, and limits whose default is "not given"; help shows the usual."""
+    panel = _PANELS[GateThresholds]
+    info = typer.Option(
+        "--gate", help="TOML file of limits, which the options below change.", rich_help_panel=panel
+    )
+    options = [_parameter("gate_file", Annotated[Path | None, info], None)]
+    kinds = get_type_hints(GateThresholds)
+    for field in fields(GateThresholds):
+        if "help" in field.metadata:
+            text, shown = field.metadata["help"], f"{field.default}"
+            options.append(_unset(field.name, kinds[field.name], (), text, shown, panel))
+    return options
+
+
 def _unset(
-    name: str, kind: Any, names: tuple[str, ...], text: str, shown: str
+    name: str,
+    kind: Any,
+    names: tuple[str, ...],
+    text: str,
+    shown: str,
+    panel: str = _PANELS[Recipe],
 ) -> inspect.Parameter:
-    panel = _PANELS[Recipe]
     show = shown if shown not in {"", "()", "False"} else False
     info = typer.Option(*names, help=text, rich_help_panel=panel, show_default=show)
     return _parameter(name, Annotated[kind | None, info], None)
@@ -134,3 +157,17 @@ def _recipe(recipe_name: str, **given: Any) -> Recipe:
     if inputs:
         changed["inputs"] = replace(recipe.inputs, **inputs)
     return replace(recipe, **changed)
+
+
+def _gate(gate_file: Path | None, **given: float | None) -> GateThresholds:
+    """Return the limits in that file, or the usual ones, changed by the options that were given."""
+    base = GateThresholds()
+    if gate_file is not None:
+        from loso.thresholds import load_thresholds
+
+        base = load_thresholds(gate_file)
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+_MAKERS: Final[dict[type, Callable[..., Any]]] = {Recipe: _recipe, GateThresholds: _gate}
+"""What makes settings of options that may not be given; others are made of theirs as they are."""
