@@ -439,16 +439,18 @@ def test_a_verdict_that_is_none_is_bad_input(promoted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    ("inputs", "text"),
     [
-        Recipe(unit="clip"),
-        Recipe(inputs=InputSpec(conditions=("height",))),
-        Recipe(inputs=InputSpec(codec_block=False)),
+        (InputSpec(codec_block=False), "its networks do not read the codec block, which is an inp"),
+        (InputSpec(conditions=("adm2",)), "adm2 is the name of two inputs, and records name each"),
+        (InputSpec(conditions=("crf_norm",)), "crf_norm is the name of two inputs"),
     ],
 )
-def test_networks_that_read_something_else_are_refused(promoted, tmp_path, monkeypatch, recipe):
-    monkeypatch.setattr(export_module, "recipe_of", lambda _: recipe)
-    with pytest.raises(BadInput, match="made of frames, the canonical six features and the codec"):
+def test_networks_that_records_cannot_name_are_refused(
+    promoted, tmp_path, monkeypatch, inputs, text
+):
+    monkeypatch.setattr(export_module, "recipe_of", lambda _: Recipe(inputs=inputs))
+    with pytest.raises(BadInput, match=text):
         export(*promoted, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

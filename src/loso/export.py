@@ -16,6 +16,7 @@ from typing import Final
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
 from loso.files import folder_lock, make_folder, to_json, write_atomic
+from loso.inputs import block_names, feature_names
 from loso.model.card import TrainingSet, model_card
 from loso.model.files import (
     DEFAULT_STEM,
@@ -36,7 +37,7 @@ from loso.model.records import Model, manifest_of, registry_entry_of, sidecar_of
 from loso.model.signing import require_key, sign_folder
 from loso.model.sums import refresh_sums
 from loso.progress import Progress, silent
-from loso.recipe import Compute, InputSpec, Recipe
+from loso.recipe import Compute, Recipe
 from loso.seedfile import recipe_of
 
 __all__ = ["Exported", "export_model"]
@@ -108,13 +109,20 @@ def export_model(
 
 
 def _check_recipe(run_dir: Path, recipe: Recipe) -> None:
-    """Refuse a run whose networks read something else than a model's records can name."""
-    if recipe.unit != "frame" or recipe.inputs != InputSpec():
+    """Refuse a run whose networks read what a model's graphs and records cannot name."""
+    if not recipe.inputs.codec_block:
         raise BadInput(
-            "models are made of frames, the canonical six features and the codec block alone",
+            "its networks do not read the codec block, which is an input of every model",
             where=str(run_dir),
-            found=f"unit {recipe.unit}, {recipe.inputs}",
-            fix="train with --unit frame and without other inputs",
+            fix="they are for comparison alone; train with the codec block",
+        )
+    names = [*feature_names(recipe.inputs), *block_names(recipe.inputs)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(
+            f"{twice[0]} is the name of two inputs, and records name each once",
+            where=str(run_dir),
+            fix="train with another name for the feature, or without the condition",
         )
 
 

@@ -15,15 +15,17 @@ Others wrote folders in this layout too, with fewer keys: what they may lack is 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
-from loso.errors import BadInput
+from loso.errors import BadInput, BadSettings
+from loso.features import Condition
 from loso.files import read_json
 from loso.intervals import Rule
+from loso.recipe import InputSpec
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS
 
 __all__ = [
@@ -69,6 +71,23 @@ _FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=200)]
 """A name in the folder itself: no separators, so nothing outside it can be named."""
 
 
+def _feedable(value: Any, validate: Callable[[Any], InputSpec]) -> InputSpec:
+    """Return what `inputs` of a record holds; ValueError where it could not be fed."""
+    try:
+        spec = validate(value)
+        for condition in spec.conditions:
+            Condition.parse(condition)
+    except BadSettings as error:
+        raise ValueError(str(error)) from None
+    if not 0 < len(spec.features.features) == len(spec.features.columns):
+        raise ValueError("not a column for each feature")
+    return spec
+
+
+_Inputs = Annotated[InputSpec, WrapValidator(_feedable)]
+_Deviations = tuple[Annotated[float, Field(gt=0)], ...]
+
+
 class _Record(BaseModel):
     # Keys of other makers are ignored; a number that is not finite is refused.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -99,7 +118,10 @@ class Confidence(_Record):
 
 
 class Manifest(_Record):
-    """The ensemble: its members, what its inputs mean, how sure it is, whether it is a trial."""
+    """The ensemble: its members, what its inputs mean, how sure it is, whether it is a trial.
+
+    Where the unit is the frame and the inputs are the usual ones, `unit` and `inputs` are left out.
+    """
 
     id: str
     kind: Literal["fr_ensemble"]
@@ -107,7 +129,12 @@ class Manifest(_Record):
     members: tuple[MemberEntry, ...]
     feature_order: tuple[str, ...]
     feature_mean: tuple[float, ...]
-    feature_std: tuple[Annotated[float, Field(gt=0)], ...]
+    feature_std: _Deviations
+    condition_mean: tuple[float, ...] = ()
+    condition_std: _Deviations = ()
+    codec_block_layout: tuple[str, ...] = CODEC_BLOCK_COLUMNS
+    inputs: _Inputs = InputSpec()
+    unit: Literal["frame", "clip"] = "frame"
     encoder_vocab: Annotated[
         tuple[str, ...], Field(validation_alias=AliasChoices("encoder_vocab", "codec_vocab"))
     ]
@@ -121,6 +148,7 @@ class Manifest(_Record):
     sha256: _Sha256 | None = None
     target: str = "vmaf"
     target_range: tuple[float, float] | None = None
+    target_seen: tuple[float, float] | None = None
     cq_min: float | None = None
     cq_max: float | None = None
     preset_constant: float | None = None
@@ -156,7 +184,11 @@ class Sidecar(_Record):
     encoder_vocab_version: int | None = None
     feature_order: tuple[str, ...] = CANONICAL_6
     feature_mean: tuple[float, ...]
-    feature_std: tuple[Annotated[float, Field(gt=0)], ...]
+    feature_std: _Deviations
+    condition_mean: tuple[float, ...] = ()
+    condition_std: _Deviations = ()
+    inputs: _Inputs = InputSpec()
+    unit: Literal["frame", "clip"] = "frame"
     input_names: tuple[str, ...] = INPUT_NAMES
     output_names: tuple[str, ...] = MEMBER_OUTPUTS
     corpus: SidecarCorpus = SidecarCorpus()

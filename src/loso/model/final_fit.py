@@ -26,7 +26,7 @@ from loso.model.onnx_build import ensemble_graph, member_graph
 from loso.model.onnx_graph import PARITY_TOLERANCE, Session, check_graph
 from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
-from loso.schema import CANONICAL_6, VMAF_RANGE
+from loso.schema import VMAF_RANGE
 
 __all__ = ["FINAL_FOLD", "FinalFit", "Graphs", "fit_final", "make_graphs"]
 
@@ -34,7 +34,6 @@ FINAL_FOLD: Final = 2**31 - 1
 """The final fit's address among the folds of a seed: no corpus has as many sources, so its first
 weights, order and dropout are its own, and stay when a source is added."""
 
-_N_FEATURES: Final = len(CANONICAL_6)
 _TARGET_RANGES: Final = {"vmaf": VMAF_RANGE}
 _CHECKED_BATCHES: Final = (1, 7, 1000)
 
@@ -54,6 +53,11 @@ class FinalFit:
         """Return the score of each network for raw inputs (rows, inputs): (networks, rows)."""
         standardised = self.scaler.transform(raw)
         return np.stack([network.predict(standardised) for network in self.networks.values()])
+
+    @property
+    def n_features(self) -> int:
+        """How many inputs are features; codec block and conditions stand after them."""
+        return len(self.inputs.features)
 
     @property
     def target_range(self) -> tuple[float, float] | None:
@@ -120,18 +124,18 @@ def fit_final(
 def make_graphs(fit: FinalFit, intervals: IntervalsFile | None) -> Graphs:
     """Return the graphs of a fit, each run in onnxruntime and held against the trained weights.
 
-    The ensemble's has bounds where there are intervals: those of a frame at their default level.
+    The ensemble's has bounds where there are intervals: those of a row at their default level.
     Refused where a graph gives something else than the weights.
     """
     members = {
-        seed: member_graph(network, n_features=_N_FEATURES)
+        seed: member_graph(network, n_features=fit.n_features)
         for seed, network in fit.networks.items()
     }
     ensemble = ensemble_graph(
         list(fit.networks.values()),
-        feature_mean=fit.scaler.mean[:_N_FEATURES],
-        feature_std=fit.scaler.std[:_N_FEATURES],
-        rule=intervals.by_pool["frame"] if intervals else None,
+        feature_mean=fit.scaler.mean[: fit.n_features],
+        feature_std=fit.scaler.std[: fit.n_features],
+        rule=intervals.by_pool[intervals.unit] if intervals else None,
         level=intervals.default_level if intervals else None,
         target_range=fit.target_range,
     )
@@ -142,7 +146,8 @@ def make_graphs(fit: FinalFit, intervals: IntervalsFile | None) -> Graphs:
 
 
 def _check_parity(fit: FinalFit, graphs: Graphs, intervals: IntervalsFile | None) -> None:
-    widths = (_N_FEATURES, fit.inputs.matrix.shape[1] - _N_FEATURES)
+    width = fit.n_features
+    widths = (width, fit.inputs.matrix.shape[1] - width)
     sessions = {
         f"seed {seed}": Session(
             check_graph(content, where=f"seed {seed}", outputs=MEMBER_OUTPUTS, widths=widths)
@@ -158,9 +163,9 @@ def _check_parity(fit: FinalFit, graphs: Graphs, intervals: IntervalsFile | None
         scores = fit.predict(raw)
         standardised = fit.scaler.transform(raw)
         for (name, session), expected in zip(sessions.items(), scores, strict=True):
-            found = session.run(standardised[:, :_N_FEATURES], standardised[:, _N_FEATURES:])
+            found = session.run(standardised[:, :width], standardised[:, width:])
             _hold(name, MEMBER_OUTPUTS[0], found[MEMBER_OUTPUTS[0]], expected)
-        found = ensemble.run(raw[:, :_N_FEATURES], standardised[:, _N_FEATURES:])
+        found = ensemble.run(raw[:, :width], standardised[:, width:])
         for name, expected in _aggregated(fit, scores, intervals).items():
             _hold("ensemble", name, found[name], expected)
 
@@ -182,7 +187,7 @@ def _aggregated(
     mu, sigma = scores.mean(axis=0), scores.std(axis=0, ddof=1)
     expected = {"mu": mu, "sigma": sigma}
     if intervals:
-        half = intervals.by_pool["frame"].half_width(sigma, intervals.default_level)
+        half = intervals.by_pool[intervals.unit].half_width(sigma, intervals.default_level)
         low, high = fit.target_range or (-np.inf, np.inf)
         expected["lower"] = np.clip(mu - half, low, high)
         expected["upper"] = np.clip(mu + half, low, high)

@@ -22,7 +22,7 @@ from loso.intervals import IntervalsFile, parse_intervals
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import GateThresholds
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
-from loso.seedfile import predictions_file_name, seed_file_name
+from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 
 __all__ = ["Grounds", "Promote", "find_grounds", "read_promote"]
 
@@ -151,7 +151,7 @@ def find_grounds(run_dir: Path, corpus: Corpus) -> Grounds:
     evidence = collect_evidence(run_dir, promote.seeds)
     check_against_corpus(evidence, read_predictions(evidence), corpus)
     _check_numbers(path, promote, evidence)
-    return Grounds(promote, evidence, _read_intervals(run_dir, promote))
+    return Grounds(promote, evidence, _read_intervals(run_dir, promote, evidence))
 
 
 def _refusal(problem: str, where: Path, run_dir: Path) -> Refused:
@@ -210,7 +210,7 @@ def _check_numbers(path: Path, promote: Promote, evidence: Evidence) -> None:
         raise _refusal("per_seed_plccs are not what the seed files give", path, path.parent)
 
 
-def _read_intervals(run_dir: Path, promote: Promote) -> IntervalsFile | None:
+def _read_intervals(run_dir: Path, promote: Promote, evidence: Evidence) -> IntervalsFile | None:
     path = run_dir / INTERVALS_FILE
     if promote.evidence.intervals_sha256 is None:
         return None
@@ -219,6 +219,15 @@ def _read_intervals(run_dir: Path, promote: Promote) -> IntervalsFile | None:
         raise Refused(
             "the intervals are of other predictions",
             where=str(path),
+            fix=f"calibrate again with loso calibrate {run_dir}, then loso validate {run_dir}",
+        )
+    unit = recipe_of(next(iter(evidence.seed_files.values()))).unit
+    if intervals.unit != unit:
+        raise Refused(
+            "the intervals are of another unit than the run",
+            where=str(path),
+            expected=f"a pool {unit}",
+            found=", ".join(intervals.by_pool),
             fix=f"calibrate again with loso calibrate {run_dir}, then loso validate {run_dir}",
         )
     return intervals

@@ -96,7 +96,8 @@ class _Builder:
 def member_graph(network: Network, *, n_features: int = len(CANONICAL_6)) -> bytes:
     """Return the graph of one network: standardised features and codec block in, score out.
 
-    The first layer of `network` takes `n_features` columns, then those of the codec block.
+    The first layer of `network` takes `n_features` columns, then those of the codec block and of
+    the conditions, which are part of it: the caller feeds them standardised.
     """
     graph = _Builder()
     inputs = graph.add("Concat", INPUT_NAMES, "inputs", axis=1)
@@ -116,6 +117,7 @@ def ensemble_graph(
 ) -> bytes:
     """Return the graph of an ensemble: raw features and codec block in, `mu sigma` out.
 
+    Conditions at the end of the codec block come standardised, as a member takes them.
     `sigma` is the standard deviation of the members' scores, ddof=1. With `rule` and `level`,
     `lower` and `upper` follow: the rule's interval of that level around `mu`, clipped to
     `target_range` where there is one. One branch for each network: of the forms that were measured,

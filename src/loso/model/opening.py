@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loso.errors import BadInput
-from loso.inputs import NEUTRAL
+from loso.inputs import NEUTRAL, Scaler, block_names, feature_names
 from loso.model.files import (
     ENSEMBLE_OUTPUTS,
     MEMBER_OUTPUTS,
@@ -26,43 +26,45 @@ from loso.model.files import (
     read_record,
 )
 from loso.model.onnx_graph import Session, read_graph
-from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB
+from loso.recipe import InputSpec, Recipe
+from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB
 
 __all__ = ["GAUSSIAN", "OpenMember", "OpenModel", "open_model"]
 
 GAUSSIAN: Final = "gaussian, not calibrated"
 """What the intervals of folders without calibration are called: mu +- z sigma."""
 
-_N_FEATURES: Final = len(CANONICAL_6)
-_WIDTHS: Final = (_N_FEATURES, len(CODEC_BLOCK_COLUMNS))
 _MOST_JSON_BYTES: Final = 16 * 2**20
 _TAKE_ANOTHER: Final = "take the folder anew from where it was exported"
 
 
 @dataclass(frozen=True, eq=False)
 class OpenMember:
-    """One network, what its features are standardised with, and the range behind `crf_norm`."""
+    """One network, what its inputs are standardised with, and the range behind `crf_norm`."""
 
     session: Session
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
+    scaler: Scaler
+    n_features: int
     cq_range: tuple[float, float]
 
     def run(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the score of each row of raw features and codec block (rows, 20)."""
-        features = (matrix[:, :_N_FEATURES] - self.mean) / self.std
-        scores = self.session.run(features, matrix[:, _N_FEATURES:])[MEMBER_OUTPUTS[0]]
-        return scores.astype(np.float64)
+        """Return the score of each row of raw inputs (rows, inputs)."""
+        standardised = self.scaler.transform(matrix)
+        blocks = standardised[:, : self.n_features], standardised[:, self.n_features :]
+        return self.session.run(*blocks)[MEMBER_OUTPUTS[0]].astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class OpenModel:
     """The members of an ensemble and, in folders of loso's own, its graph.
 
-    `corpus_sha256` names the corpora that training saw, `warnings` what does not fit.
+    `inputs` and `unit` say what a row is and what of it goes in. `corpus_sha256` names the corpora
+    that training saw, `warnings` what does not fit.
     """
 
     manifest: Manifest
+    inputs: InputSpec
+    unit: str
     members: tuple[OpenMember, ...]
     ensemble: Session | None
     corpus_sha256: frozenset[str]
@@ -89,7 +91,9 @@ class OpenModel:
         if self.ensemble is None:
             with np.errstate(invalid="ignore"):
                 return scores.mean(axis=0), scores.std(axis=0, ddof=1), scores
-        found = self.ensemble.run(matrix[:, :_N_FEATURES], matrix[:, _N_FEATURES:])
+        member = self.members[0]
+        width, block = member.n_features, member.scaler.transform(matrix)
+        found = self.ensemble.run(matrix[:, :width], block[:, width:])
         mu, sigma = (found[name].astype(np.float64) for name in ENSEMBLE_OUTPUTS[:2])
         return mu, sigma, scores
 
@@ -140,11 +144,25 @@ def _require(where: Path, what: str, expected: object, found: object) -> None:
         )
 
 
-def _require_canonical(where: Path, record: Manifest | Sidecar) -> None:
-    _require(where, "feature_order", CANONICAL_6, record.feature_order)
+def _scaler(where: Path, record: Manifest | Sidecar, spec: InputSpec) -> Scaler:
+    """Return what a record standardises inputs with; BadInput unless it names those of `spec`."""
+    features, block = feature_names(spec), block_names(spec)
+    _require(where, "feature_order", features, record.feature_order)
     _require(where, "encoder_vocab", ENCODER_VOCAB, record.encoder_vocab)
-    for name in ("feature_mean", "feature_std"):
-        _require(where, f"the length of {name}", _N_FEATURES, len(getattr(record, name)))
+    _require(where, "codec_block_layout", block, record.codec_block_layout)
+    of_features, of_conditions = record.feature_mean, record.condition_mean
+    for kind, count in (("feature", len(features)), ("condition", len(spec.conditions))):
+        for name in (f"{kind}_mean", f"{kind}_std"):
+            _require(where, f"the length of {name}", count, len(getattr(record, name)))
+    between = len(CODEC_BLOCK_COLUMNS)
+    return Scaler(
+        mean=np.array([*of_features, *[0.0] * between, *of_conditions]),
+        std=np.array([*record.feature_std, *[1.0] * between, *record.condition_std]),
+    )
+
+
+def _widths(spec: InputSpec) -> tuple[int, int]:
+    return len(feature_names(spec)), len(block_names(spec))
 
 
 def _range(where: Path, low: float | None, high: float | None) -> tuple[float, float]:
@@ -159,20 +177,23 @@ def _range(where: Path, low: float | None, high: float | None) -> tuple[float, f
 
 
 def _open_own(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
-    _require_canonical(path, manifest)
+    spec = manifest.inputs
+    _require(path, "inputs.codec_block", True, spec.codec_block)  # noqa: FBT003 (what it must be)
+    scaler, widths = _scaler(path, manifest, spec), _widths(spec)
     cq_range = _range(path, manifest.cq_min, manifest.cq_max)
-    mean, std = np.array(manifest.feature_mean), np.array(manifest.feature_std)
     members = []
     for entry in manifest.members:
-        graph, sha256 = read_graph(folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=_WIDTHS)
+        graph, sha256 = read_graph(folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=widths)
         _require(folder / entry.onnx, "its sha256 in the manifest", entry.sha256, sha256)
-        members.append(OpenMember(Session(graph), mean, std, cq_range))
+        members.append(OpenMember(Session(graph), scaler, widths[0], cq_range))
     calibrated = manifest.confidence is not None and manifest.confidence.by_pool is not None
     outputs = ENSEMBLE_OUTPUTS if calibrated else ENSEMBLE_OUTPUTS[:2]
-    graph, sha256 = read_graph(folder / str(manifest.onnx), outputs=outputs, widths=_WIDTHS)
+    graph, sha256 = read_graph(folder / str(manifest.onnx), outputs=outputs, widths=widths)
     _require(folder / str(manifest.onnx), "its sha256 in the manifest", manifest.sha256, sha256)
     return OpenModel(
         manifest,
+        spec,
+        manifest.unit,
         tuple(members),
         Session(graph),
         frozenset([manifest.corpus_sha256] if manifest.corpus_sha256 else []),
@@ -199,19 +220,22 @@ def _open_foreign(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
     if manifest.confidence is not None:
         warnings.append(f"intervals are mu +- z sigma: {GAUSSIAN}")
     corpora = {hashed for _, _, sidecar in opened if (hashed := sidecar.corpus.sha256)}
-    return OpenModel(manifest, members, None, frozenset(corpora), tuple(warnings))
+    usual = Recipe()
+    return OpenModel(
+        manifest, usual.inputs, usual.unit, members, None, frozenset(corpora), tuple(warnings)
+    )
 
 
 def _open_with_sidecar(folder: Path, entry: MemberEntry) -> tuple[OpenMember, list[str], Sidecar]:
     """Return a member as its own record describes it, and where the manifest says otherwise."""
     where = (folder / entry.onnx).with_suffix(".json")
     sidecar = read_record(where, Sidecar)
+    widths = _widths(InputSpec())
     graph, sha256 = read_graph(
-        folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=_WIDTHS, take_external=True
+        folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=widths, take_external=True
     )
     _require(where, f"the sha256 of {entry.onnx}", sidecar.sha256, sha256)
-    _require_canonical(where, sidecar)
-    _require(where, "codec_block_layout", CODEC_BLOCK_COLUMNS, sidecar.codec_block_layout)
+    scaler = _scaler(where, sidecar, InputSpec())
     warnings = []
     if entry.sha256 != sha256:
         warnings.append(
@@ -224,8 +248,8 @@ def _open_with_sidecar(folder: Path, entry: MemberEntry) -> tuple[OpenMember, li
     ]
     member = OpenMember(
         Session(graph),
-        np.array(sidecar.feature_mean),
-        np.array(sidecar.feature_std),
+        scaler,
+        widths[0],
         _range(where, sidecar.corpus.cq_min, sidecar.corpus.cq_max),
     )
     return member, warnings, sidecar

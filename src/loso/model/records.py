@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -15,13 +15,8 @@ from loso.metrics import plcc, rmse
 from loso.model.files import INPUT_NAMES, MEMBER_OUTPUTS, OPSET, RegistryEntry, member_stem
 from loso.model.final_fit import FinalFit, Graphs
 from loso.model.grounds import Grounds
-from loso.schema import (
-    CANONICAL_6,
-    CODEC_BLOCK_COLUMNS,
-    CODEC_BLOCK_WIDTH,
-    ENCODER_VOCAB,
-    ENCODER_VOCAB_VERSION,
-)
+from loso.recipe import InputSpec
+from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, ENCODER_VOCAB_VERSION
 
 __all__ = ["Model", "manifest_of", "registry_entry_of", "sidecar_of"]
 
@@ -69,8 +64,8 @@ def sidecar_of(model: Model, seed: int) -> dict[str, Any]:
         "output_names": list(MEMBER_OUTPUTS),
         "corpus": _corpus(model),
         "training_recipe": {
-            "in_features": len(CANONICAL_6),
-            "num_codecs": CODEC_BLOCK_WIDTH,
+            "in_features": fit.n_features,
+            "num_codecs": len(fit.inputs.block),
             "hidden": recipe.hidden,
             "depth": recipe.depth,
             "dropout": recipe.dropout,
@@ -80,6 +75,7 @@ def sidecar_of(model: Model, seed: int) -> dict[str, Any]:
             "weight_decay": recipe.weight_decay,
             "target": recipe.target,
             "unit": recipe.unit,
+            **({"standardise_target": True} if recipe.standardise_target else {}),
             "optimizer": "Adam",
             "loss": "MSE",
             "fit_set": "full_corpus",
@@ -113,8 +109,10 @@ def sidecar_of(model: Model, seed: int) -> dict[str, Any]:
 def manifest_of(model: Model) -> dict[str, Any]:
     """Return the record of the ensemble."""
     fit = model.fit
-    matrix, width = fit.inputs.matrix, len(CANONICAL_6)
-    preset = matrix[:, width + CODEC_BLOCK_COLUMNS.index("preset_norm")]
+    matrix, target = fit.inputs.matrix, fit.inputs.target
+    names = (*fit.inputs.features, *fit.inputs.block)
+    preset = matrix[:, fit.n_features + fit.inputs.block.index("preset_norm")]
+    seen = {"target_seen": [float(target.min()), float(target.max())]}
     scores = fit.predict(matrix)
     mu, sigma = scores.mean(axis=0), scores.std(axis=0, ddof=1)
     return {
@@ -128,19 +126,21 @@ def manifest_of(model: Model) -> dict[str, Any]:
         "output_names": list(model.graphs.ensemble_outputs),
         "target": fit.recipe.target,
         "target_range": fit.target_range,
+        **(seen if fit.target_range is None else {}),
         "cq_min": fit.inputs.cq_min,
         "cq_max": fit.inputs.cq_max,
         "preset_constant": float(preset[0]) if np.ptp(preset) == 0 else None,
         "training_ranges": {
             name: [float(matrix[:, i].min()), float(matrix[:, i].max())]
-            for i, name in enumerate(CANONICAL_6)
+            for i, name in enumerate(names)
+            if name not in CODEC_BLOCK_COLUMNS
         },
         "encoders_seen": fit.rows["encoder"].unique().sort().to_list(),
         "confidence": _confidence(model.grounds.intervals),
         "eval": {
             "fitted_and_scored_on_the_same_rows": True,
-            "plcc": plcc(fit.inputs.target, mu).value,
-            "rmse": rmse(fit.inputs.target, mu),
+            "plcc": plcc(target, mu).value,
+            "rmse": rmse(target, mu),
             "mean_sigma": float(sigma.mean()),
         },
         "smoke": True,
@@ -167,17 +167,27 @@ def _member(model: Model, seed: int) -> dict[str, Any]:
 
 
 def _inputs(fit: FinalFit) -> dict[str, Any]:
-    width = len(CANONICAL_6)
-    return {
-        "feature_order": list(CANONICAL_6),
-        "feature_mean": fit.scaler.mean[:width].tolist(),
-        "feature_std": fit.scaler.std[:width].tolist(),
-        "codec_block_layout": list(CODEC_BLOCK_COLUMNS),
+    """Return what a record says of the inputs; of `inputs` and `unit` where they are not usual."""
+    width, recipe, mean, std = fit.n_features, fit.recipe, fit.scaler.mean, fit.scaler.std
+    content: dict[str, Any] = {
+        "feature_order": list(fit.inputs.features),
+        "feature_mean": mean[:width].tolist(),
+        "feature_std": std[:width].tolist(),
+        "codec_block_layout": list(fit.inputs.block),
         "encoder_vocab": list(ENCODER_VOCAB),
         "encoder_vocab_version": ENCODER_VOCAB_VERSION,
         "input_names": list(INPUT_NAMES),
         "opset": OPSET,
     }
+    if recipe.inputs != InputSpec():
+        content["inputs"] = asdict(recipe.inputs)
+    if recipe.unit != "frame":
+        content["unit"] = recipe.unit
+    if recipe.inputs.conditions:
+        first = width + len(CODEC_BLOCK_COLUMNS)
+        content["condition_mean"] = mean[first:].tolist()
+        content["condition_std"] = std[first:].tolist()
+    return content
 
 
 def _confidence(intervals: IntervalsFile | None) -> dict[str, Any] | None:
