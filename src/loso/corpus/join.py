@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from loso.corpus.load import _with_bits_per_pixel, load_corpus
+from loso.corpus.load import load_corpus, with_bits_per_pixel
 from loso.corpus.manifest import manifest_path
 from loso.corpus.names import known_encoder, listed
 from loso.corpus.rows import valid_rows
@@ -151,7 +151,7 @@ def _without_derived(rows: pl.DataFrame) -> pl.DataFrame:
     if "bits_per_pixel" not in rows.columns:
         return rows
     stored = rows.drop("bits_per_pixel")
-    derived, _ = _with_bits_per_pixel(stored)
+    derived, _ = with_bits_per_pixel(stored)
     same = "bits_per_pixel" in derived.columns and derived["bits_per_pixel"].equals(
         rows["bits_per_pixel"]
     )
@@ -203,16 +203,11 @@ def _keys(
     rows: pl.DataFrame, table: pl.DataFrame, on: Sequence[str], corpus: Path, path: Path
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return what names the rows of both, of equal types, none of it null, unique in the table."""
-    kinds = [pl.Float64 if rows[name].dtype.is_numeric() else pl.String for name in on]
     both = []
     for frame, where in ((rows, corpus), (table, path)):
-        keys = frame.select(
-            # A number that is none names nothing either.
-            pl.col(name).cast(kind).fill_nan(None)
-            if kind == pl.Float64
-            else pl.col(name).cast(kind)
-            for name, kind in zip(on, kinds, strict=True)
-        )
+        keys = frame.select(pl.col(name).cast(_kind(rows[name], table[name])) for name in on)
+        # A number that is none names nothing either.
+        keys = keys.with_columns(pl.col(pl.Float64).fill_nan(None))
         for name in on:
             if keys[name].has_nulls():
                 raise BadInput(
@@ -238,20 +233,27 @@ def _keys(
     return keys, table_keys
 
 
+def _kind(one: pl.Series, other: pl.Series) -> type[pl.DataType]:
+    """Return the type in which both can be compared: 64-bit numbers do not all fit a Float64."""
+    if one.dtype.is_integer() and other.dtype.is_integer():
+        return pl.Int64
+    return pl.Float64 if one.dtype.is_numeric() and other.dtype.is_numeric() else pl.String
+
+
 def _refuse_unjoined(report: JoinReport, settings: JoinSettings, path: Path) -> None:
     lone, unused = report.corpus_without_table, report.table_without_corpus
     if not (lone or unused) or (settings.allow_unjoined and report.rows):
         return
     sides = [
-        f"{count} rows of {side} have no partner ({listed(names)})"
+        f"{count} of the {side} ({listed(names)})"
         for count, side, names in (
-            (report.left_out, "the corpus", lone),
-            (len(unused), "the table", unused),
+            (report.left_out, "corpus", lone),
+            (len(unused), "table", unused),
         )
         if names
     ]
     raise BadInput(
-        f"corpus and table do not match: {', '.join(sides)}",
+        f"rows without a partner: {', '.join(sides)}",
         where=str(path),
         fix="name them alike, or leave these out with --allow-unjoined"
         if report.rows
@@ -265,8 +267,7 @@ def _refuse_clash(
 ) -> None:
     """Refuse a column that both have where the table says something else."""
     known, told = rows[name], partners[name]
-    as_numbers = known.dtype.is_numeric() and told.dtype.is_numeric()
-    kind = pl.Float64 if as_numbers else pl.String
+    kind = _kind(known, told)
     other = told.is_not_null() & known.cast(kind).ne_missing(told.cast(kind))
     if other.any():
         at = other.arg_max() or 0
