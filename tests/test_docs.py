@@ -356,6 +356,7 @@ NEEDED = {
     "loso corpus import": "a_libx264.json --out c.jsonl --name-pattern {src}_{encoder}",
     "loso corpus join": "corpus.jsonl clips.csv --on clip --out new.jsonl",
     "loso calibrate": "runs/first",
+    "loso ablate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",
     "loso export": "runs/first",

@@ -27,7 +27,10 @@ __all__ = ["ablate"]
 
 @with_settings
 def ablate(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
+    run_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="Folder of a training run.", show_default=False),
+    ],
     compute: Compute,
     corpus: Annotated[
         Path, typer.Option("--corpus", help="Corpus that the seeds were trained on.")
