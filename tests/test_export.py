@@ -485,7 +485,7 @@ def test_a_folder_in_use_is_busy(promoted, tmp_path):
 
 
 def test_a_graph_that_gives_something_else_is_never_written(promoted, tmp_path, monkeypatch):
-    from loso import final_fit
+    from loso.model import final_fit
 
     def wrong(network, **options):
         biases = (*network.biases[:-1], network.biases[-1] + np.float32(0.01))
@@ -500,7 +500,7 @@ def test_a_graph_that_gives_something_else_is_never_written(promoted, tmp_path, 
 
 @pytest.mark.parametrize("output", ["sigma", "lower"])
 def test_a_wrong_ensemble_is_never_written(promoted, monkeypatch, output):
-    from loso import final_fit
+    from loso.model import final_fit
 
     run, corpus = promoted
     intervals_for(run, corpus)

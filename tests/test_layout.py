@@ -28,7 +28,7 @@ ablation made gate diagnosis verdict model model.grounds
 model.files model.sums model.onnx_build model.onnx_graph model.final_fit model.signing
 model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify
-model.opening predict evaluate sklearn
+model.opening model.feed predict evaluate sklearn
 data pipeline
 cli.console cli.options cli.settings cli.logs cli.corpus cli.judge cli.ablate cli.model
 cli.predict cli.verify cli.train cli

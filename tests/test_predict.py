@@ -21,6 +21,7 @@ from loso.errors import BadInput, BadSettings
 from loso.export import export_model
 from loso.inputs import build_inputs
 from loso.intervals import POOLS, level_key
+from loso.model.feed import make_feed
 from loso.model.final_fit import fit_final
 from loso.model.opening import open_model
 from loso.predict import Predictor
@@ -198,8 +199,7 @@ def test_the_codec_block_is_that_of_training(predictor, corpus):
     """Few rows of a corpus have another range of cq, but the same inputs as in training."""
     whole = build_inputs(corpus).matrix
     for own in ([0], list(range(100, 160)), [5999, 0, 3000]):
-        matrix, _ = predictor._inputs(corpus.rows[own])
-        assert np.array_equal(matrix, whole[own])
+        assert np.array_equal(make_feed(predictor.model, corpus.rows[own]).matrix, whole[own])
 
 
 def test_one_preset_in_training_is_fed_throughout(changed, corpus):
@@ -207,12 +207,13 @@ def test_one_preset_in_training_is_fed_throughout(changed, corpus):
         manifest["preset_constant"] = 0.25
 
     predictor = Predictor.load(changed(edit))
-    matrix, (warning,) = predictor._inputs(corpus.rows.head(3))
-    assert matrix[:, 18].tolist() == [0.25] * 3
+    fed = make_feed(predictor.model, corpus.rows.head(3))
+    (warning,) = fed.warnings
+    assert fed.matrix[:, 18].tolist() == [0.25] * 3
     assert warning.startswith("training saw one preset, so its preset_norm 0.25 is fed throughout;")
     assert warning.endswith("; 3 of 3 rows record another")
     bare = corpus.rows.head(3).drop("preset")
-    assert predictor._inputs(bare)[1] == ()
+    assert make_feed(predictor.model, bare).warnings == ()
 
 
 def test_rows_without_a_preset_where_training_saw_several(predictor, corpus):

@@ -9,34 +9,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from loso.corpus.load import Corpus
-from loso.corpus.rows import identity_of
 from loso.errors import BadInput, BadSettings
-from loso.inputs import NEUTRAL, build_inputs
-from loso.intervals import POOLS, level_key
+from loso.intervals import level_key, pools_of
 from loso.metrics.pooling import CLIP_POOLS, pool_scores
+from loso.model.feed import REMEASURE, Feed, make_feed
 from loso.model.files import ENSEMBLE_OUTPUTS, Manifest
 from loso.model.opening import GAUSSIAN, OpenModel, open_model
-from loso.recipe import Recipe
-from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, VMAF_RANGE
+from loso.schema import CANONICAL_6, ENCODER_VOCAB, VMAF_RANGE
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
 from loso.video.pair import measure_pair
 
 __all__ = ["Prediction", "Predictor", "measure_rows", "number_clips"]
 
-_PRESET, _CRF = (CODEC_BLOCK_COLUMNS.index(name) for name in ("preset_norm", "crf_norm"))
-
-_LARGEST: Final = 1e12
-"""Far above any feature, and float32 holds what standardising makes of it."""
-
-_REMEASURE: Final = "measure the row again, or drop it"
 _Vector = NDArray[np.float64]
 
 
@@ -48,7 +38,9 @@ class Prediction:
     sigma lower upper`, `outside` (names of the inputs outside the range of training, or null) and
     `unseen_encoder` (null where the folder does not say). `clips` has a row for each clip, in order
     of appearance: what names it, `n_frames n_outside unseen_encoder`, and `mu sigma lower upper` of
-    each pool, as `mean_mu` and so on. Bounds are null where the folder has no intervals.
+    each pool, as `mean_mu` and so on. Bounds are null where the folder has no intervals. Of a model
+    that scores clips, not frames, `clips` is the result: what names it, `n_frames` and the columns
+    of a frame beside it. `frames` is that same table.
     """
 
     frames: pl.DataFrame
@@ -94,7 +86,7 @@ class Predictor:
         chosen = confidence.nominal_coverage if level is None else level
         if confidence.by_pool is None:
             return chosen, GAUSSIAN
-        rules = [confidence.by_pool.get(pool) for pool in POOLS]
+        rules = [confidence.by_pool.get(pool) for pool in pools_of(self.model.unit)]
         known = [set(rule.quantiles) if rule else set() for rule in rules]
         if level_key(chosen) not in set.intersection(*known):
             raise BadSettings(
@@ -109,67 +101,50 @@ class Predictor:
     def predict(
         self, frame: pl.DataFrame, *, level: float | None = None, key: Sequence[str] = ()
     ) -> Prediction:
-        """Return the scores of rows with the six features, `encoder` and `cq`.
+        """Return the scores of rows with the columns that the model reads, `encoder` and `cq`.
 
         `src preset clip frame_index` name a row where they are there, and the columns of `key`.
         BadInput names a row that cannot be scored, BadSettings a level that the model has no
         intervals of.
         """
+        self.interval_of(level)  # refused before the work
+        return self.score(make_feed(self.model, frame, key), level=level)
+
+    def score(self, feed: Feed, *, level: float | None = None) -> Prediction:
+        """Return the scores of what `loso.model.feed.make_feed` made of rows."""
         chosen, interval = self.interval_of(level)
-        rows = _checked(frame, key)
-        matrix, warnings = self._inputs(rows)
-        mu, sigma, scores = self.model.run(matrix)
+        mu, sigma, scores = self.model.run(feed.matrix)
         lost = np.flatnonzero(~np.isfinite(mu + sigma))
         if len(lost):
-            raise BadInput("the score is not finite", where=f"row {lost[0] + 1}", fix=_REMEASURE)
-        names = identity_of(rows.columns, key)
-        frames = rows.select(names).with_columns(
-            **self._bounds("frame", mu, sigma, chosen),
-            outside=self._outside(rows),
-            unseen_encoder=self._unseen(rows),
+            where = f"{'row' if self.model.unit == 'frame' else 'clip'} {lost[0] + 1}"
+            raise BadInput("the score is not finite", where=where, fix=REMEASURE)
+        row_pool, *clip_pools = pools_of(self.model.unit)
+        counted = [] if clip_pools else [pl.col("n_frames").cast(pl.Int64)]
+        rows = feed.rows.select(*feed.names, *counted).with_columns(
+            **self._bounds(row_pool, mu, sigma, chosen),
+            outside=self._outside(feed.values),
+            unseen_encoder=self._unseen(feed.rows),
         )
-        keys = [name for name in names if name != "frame_index"]
+        notes = (*self.model.warnings, *feed.warnings, *_about(rows, self.model.unit))
+        clips = rows if not clip_pools else self._pooled(feed, rows, mu, scores, chosen)
+        return Prediction(rows, clips, chosen, interval, notes)
+
+    def _pooled(
+        self, feed: Feed, frames: pl.DataFrame, mu: _Vector, scores: _Vector, level: float | None
+    ) -> pl.DataFrame:
+        """Return what is known of each clip whose frames were scored one by one."""
+        keys = [name for name in feed.names if name != "frame_index"]
         clips = frames.group_by(keys, maintain_order=True).agg(
             n_frames=pl.len().cast(pl.Int64),
             n_outside=pl.col("outside").is_not_null().sum().cast(pl.Int64),
             unseen_encoder=pl.col("unseen_encoder").first(),
         )
-        pooled = pool_scores(np.vstack([mu, scores]), number_clips(rows.select(keys)))
+        pooled = pool_scores(np.vstack([mu, scores]), number_clips(feed.rows.select(keys)))
         for pool in CLIP_POOLS:
             of_mu, *of_members = pooled[pool]
-            bounds = self._bounds(pool, of_mu, np.std(of_members, axis=0, ddof=1), chosen)
+            bounds = self._bounds(pool, of_mu, np.std(of_members, axis=0, ddof=1), level)
             clips = clips.with_columns(**{f"{pool}_{name}": v for name, v in bounds.items()})
-        notes = (*self.model.warnings, *warnings, *_about(rows, frames, names))
-        return Prediction(frames, clips, chosen, interval, notes)
-
-    def _inputs(self, rows: pl.DataFrame) -> tuple[_Vector, tuple[str, ...]]:
-        """Return features and codec block of rows, as training had them, and what to tell."""
-        bare = Corpus(Path(), "", rows, {}, ())
-        inputs = build_inputs(bare, Recipe(target="cq"))  # of a corpus it takes the rows alone
-        matrix, warnings = inputs.matrix, list(inputs.warnings)
-        block = matrix[:, len(CANONICAL_6) :]
-        low, high = self.model.cq_range
-        block[:, _CRF] = (rows["cq"].to_numpy() - low) / (high - low) if high > low else NEUTRAL
-        constant = self.model.preset_constant
-        if constant is not None:
-            other = int(np.sum(block[:, _PRESET] != constant)) if "preset" in rows.columns else 0
-            block[:, _PRESET] = constant
-            warnings = []
-            if other:
-                warnings.append(
-                    f"training saw one preset, so its preset_norm {constant:g} is fed throughout; "
-                    f"{other} of {rows.height} rows record another"
-                )
-        elif "preset" not in rows.columns:
-            warnings.append(f"training saw several presets and rows record none: {NEUTRAL} is fed")
-        strange = rows.filter(~pl.col("encoder").is_in(ENCODER_VOCAB))
-        if strange.height:
-            counts = strange.group_by("encoder").len().sort("encoder").iter_rows()
-            listed = ", ".join(f"{name} {count}" for name, count in counts)
-            warnings.append(
-                f"encoders outside the vocabulary take its slot unknown; rows of each: {listed}"
-            )
-        return matrix, tuple(warnings)
+        return clips
 
     def _bounds(
         self, pool: str, mu: _Vector, sigma: _Vector, level: float | None
@@ -192,15 +167,15 @@ class Predictor:
             return VMAF_RANGE
         return self.manifest.target_range
 
-    def _outside(self, rows: pl.DataFrame) -> pl.Series:
+    def _outside(self, values: pl.DataFrame) -> pl.Series:
         """Return for each row the names of the inputs outside their range in training."""
         ranges = self.training_ranges
-        known = [name for name in (*CANONICAL_6, "cq") if name in ranges]
+        known = [name for name in (*values.columns[1:], "cq") if name in ranges]
         flags = [
             pl.when(~pl.col(name).is_between(*ranges[name])).then(pl.lit(name)) for name in known
         ]
         listed = pl.concat_str(flags, separator=", ", ignore_nulls=True)
-        return rows.select(outside=pl.when(listed != "").then(listed)).to_series()
+        return values.select(outside=pl.when(listed != "").then(listed)).to_series()
 
     def _unseen(self, rows: pl.DataFrame) -> pl.Series:
         seen = self.manifest.encoders_seen
@@ -247,61 +222,19 @@ def number_clips(keys: pl.DataFrame) -> NDArray[np.intp]:
     return clip
 
 
-def _about(rows: pl.DataFrame, frames: pl.DataFrame, names: Sequence[str]) -> Iterator[str]:
-    """Yield what people should know about rows that were scored."""
-    outside = frames["outside"].drop_nulls()
+def _about(rows: pl.DataFrame, unit: str) -> Iterator[str]:
+    """Yield what people should know about rows, or clips, that were scored."""
+    kind = "rows" if unit == "frame" else "clips"
+    outside = rows["outside"].drop_nulls()
     if len(outside):
         counts = outside.str.split(", ").explode().value_counts(sort=True).iter_rows()
         yield (
-            f"{len(outside)} of {rows.height} rows lie outside the range of training, where scores "
-            "and intervals have no support: " + ", ".join(f"{name} {n}" for name, n in counts)
+            f"{len(outside)} of {rows.height} {kind} lie outside the range of training, where "
+            "scores and intervals have no support: "
+            + ", ".join(f"{name} {n}" for name, n in counts)
         )
-    unseen = frames.filter("unseen_encoder", pl.col("encoder").is_in(ENCODER_VOCAB))
+    unseen = rows.filter("unseen_encoder", pl.col("encoder").is_in(ENCODER_VOCAB))
     if unseen.height:
         counts = unseen.group_by("encoder").len().sort("encoder").iter_rows()
         listed = ", ".join(f"{name} {n}" for name, n in counts)
-        yield f"encoders without a row in training; rows of each: {listed}"
-    if "frame_index" in names and rows.select(names).is_duplicated().any():
-        yield (
-            "rows share their " + ", ".join(names) + ": clips that these do not tell apart are "
-            "pooled as one; add src or clip"
-        )
-
-
-def _checked(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Return the columns in use, typed; BadInput names the first value that cannot be used."""
-    numbers = (*CANONICAL_6, "cq")
-    missing = [name for name in (*numbers, "encoder", *key) if name not in frame.columns]
-    if missing:
-        raise BadInput(
-            f"missing columns: {', '.join(missing)}",
-            where="the rows",
-            found=", ".join(frame.columns[:40]) or "none",
-            fix="measure them with libvmaf, or rename the columns",
-        )
-    if frame.is_empty():
-        raise BadInput("holds no rows", where="the rows", expected="at least one")
-    texts = [name for name in ("src", "encoder", "preset", "clip") if name in frame.columns]
-    others = [name for name in ("frame_index", *key) if name in frame.columns]
-    for name in (*texts, *numbers, *others):
-        kind = frame[name].dtype
-        wrong = kind.is_nested() or (name in numbers and not kind.is_numeric())
-        if wrong or (name == "encoder" and kind.is_numeric()):
-            raise BadInput(f"{name} has the wrong type", where="the rows", found=str(kind))
-    for name in (*numbers, "encoder"):
-        bad = frame[name].is_null()
-        if name in numbers:
-            bad |= ~(frame[name].cast(pl.Float64).abs() <= _LARGEST)
-        if bad.any():
-            at = bad.arg_max() or 0
-            raise BadInput(
-                f"{name} has no value that can be scored",
-                where=f"row {at + 1}",
-                found=f"{frame[name][at]}",
-                fix=_REMEASURE,
-            )
-    return frame.select(
-        *(pl.col(name).cast(pl.String) for name in texts),
-        *(pl.col(name).cast(pl.Float64) for name in numbers),
-        *(name for name in dict.fromkeys(others) if name not in {*texts, *numbers}),
-    )
+        yield f"encoders without a row in training; {kind} of each: {listed}"
