@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Final
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from loso.corpus.load import Corpus
 from loso.features import column_values
-from loso.intervals import POOLS
+from loso.inputs import block_names, feature_names
+from loso.intervals import pools_of
 from loso.metrics import plcc, rmse, srocc
+from loso.metrics.mapping import map_out_of_fold
 from loso.metrics.pooling import pool_scores
+from loso.model.feed import Feed, make_feed
 from loso.predict import Prediction, Predictor, number_clips
-from loso.schema import CANONICAL_6
 
 __all__ = ["Agreement", "Evaluation", "InputDrift", "PoolEvaluation", "evaluate_model"]
 
@@ -28,6 +30,9 @@ _NOT_UNSEEN: Final = (
     "THIS IS THE CORPUS OF THE MODEL'S OWN TRAINING: what follows says nothing about sources that "
     "it has not seen; its model card holds those figures"
 )
+
+_LEAST_SOURCES: Final = 3
+"""A mapping is fitted without the source that it is applied to: two others are the fewest."""
 
 _Vector = NDArray[np.float64]
 
@@ -53,11 +58,14 @@ class Agreement:
 class PoolEvaluation:
     """One pool: all points together, and the points of each source.
 
-    Of all together, coverage and width are means over sources, each weighing the same.
+    Of all together, coverage and width are means over sources, each weighing the same. `mapped` is
+    all together after a rising cubic that was fitted on the other sources each time: where the
+    target is a panel's scale, not VMAF, and there are three sources or more. It has no intervals.
     """
 
     pooled: Agreement
     by_source: dict[str, Agreement]
+    mapped: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,8 @@ class InputDrift:
     """An input here against training.
 
     `mean_shift` is how far its mean lies from that of training, in standard deviations of training
-    (None for `cq`); `outside_share` the share of rows outside its range there, None where the model
-    does not record one.
+    (None for `cq`); `outside_share` the share of rows, or of clips, outside its range there, None
+    where the model does not record one.
     """
 
     name: str
@@ -102,30 +110,38 @@ class Evaluation:
 def evaluate_model(predictor: Predictor, corpus: Corpus) -> Evaluation:
     """Return how the model does on every row and every clip of `corpus`.
 
+    Sources are those of the column that training grouped by, where the corpus has it.
     Intervals are those of the model's default level. BadCorpus where the model's target is not in
     the corpus. On the corpus of its own training the figures say nothing about new sources: a
     warning says so first.
     """
-    target = predictor.manifest.target
-    y_true = column_values(corpus.rows, target, str(corpus.path))
-    prediction = predictor.predict(corpus.rows, key=corpus.key)
-    keys = [name for name in corpus.identity if name != "frame_index"]
-    truth = {"frame": y_true, **pool_scores(y_true, number_clips(corpus.rows.select(keys)))}
+    target, unit = predictor.manifest.target, predictor.model.unit
+    column_values(corpus.rows, target, str(corpus.path))
+    feed = make_feed(predictor.model, corpus.rows, corpus.key, also=[target])
+    prediction = predictor.score(feed)
+    y_true = feed.rows[target].to_numpy()
+    row_pool, *clip_pools = pools_of(unit)
+    truth = {row_pool: y_true}
+    if clip_pools:
+        keys = [name for name in feed.names if name != "frame_index"]
+        truth |= pool_scores(y_true, number_clips(feed.rows.select(keys)))
     unseen, notes = _is_unseen(predictor, corpus)
-    frames = prediction.frames
-    strangers = frames.filter("unseen_encoder").group_by("encoder").len().sort("encoder")
+    rows = prediction.frames
+    strangers = rows.filter("unseen_encoder").group_by("encoder").len().sort("encoder")
     return Evaluation(
         model=predictor.manifest.id,
         corpus=corpus.path.name,
         corpus_sha256=corpus.sha256,
         unseen=unseen,
         target=target,
-        rows=frames.height,
+        rows=len(corpus),
         clips=prediction.clips.height,
         level=prediction.level,
         interval=prediction.interval,
-        pools={pool: _judge(pool, truth[pool], prediction) for pool in POOLS},
-        inputs=_drift(predictor, corpus.rows),
+        pools={
+            pool: _judge(pool, of_pool, prediction, predictor) for pool, of_pool in truth.items()
+        },
+        inputs=_drift(predictor, feed),
         encoders_without_rows=dict(strangers.iter_rows()),
         warnings=(*notes, *prediction.warnings),
     )
@@ -138,46 +154,63 @@ def _is_unseen(predictor: Predictor, corpus: Corpus) -> tuple[bool | None, tuple
     return (True, ()) if corpus.sha256 not in known else (False, (_NOT_UNSEEN,))
 
 
-def _judge(pool: str, y_true: _Vector, prediction: Prediction) -> PoolEvaluation:
+def _judge(
+    pool: str, y_true: _Vector, prediction: Prediction, predictor: Predictor
+) -> PoolEvaluation:
     table, prefix = prediction.frames, ""
-    if pool != "frame":
+    if pool != predictor.model.unit:
         table, prefix = prediction.clips, f"{pool}_"
-    source = table["src"].to_numpy()
+    group = predictor.model.inputs.group_by
+    source = table[group if group in table.columns else "src"].cast(pl.String).to_numpy()
     mu, low, high = (table[prefix + name].to_numpy() for name in ("mu", "lower", "upper"))
     inside = width = None
     if prediction.level is not None:
         inside, width = (low <= y_true) & (y_true <= high), high - low
 
     def agreement(own: NDArray[np.bool_]) -> Agreement:
-        linear, rank = plcc(y_true[own], mu[own]), srocc(y_true[own], mu[own])
-        return Agreement(
-            n=int(own.sum()),
-            plcc=linear.value,
-            srocc=rank.value,
-            rmse=rmse(y_true[own], mu[own]),
-            reason=linear.reason or rank.reason,
+        return replace(
+            _agreement(y_true[own], mu[own]),
             coverage=None if inside is None else float(inside[own].mean()),
             mean_width=None if width is None else float(width[own].mean()),
         )
 
     by_source = {str(name): agreement(source == name) for name in np.unique(source)}
-    pooled = asdict(agreement(np.ones(len(source), dtype=bool)))
+    pooled = asdict(_agreement(y_true, mu))
     for name in ("coverage", "mean_width"):
         values = [getattr(own, name) for own in by_source.values()]
         pooled[name] = None if inside is None else fmean(values)
-    return PoolEvaluation(Agreement(**pooled), by_source)
+    mapped = None
+    if predictor.manifest.target != "vmaf" and len(by_source) >= _LEAST_SOURCES:
+        mapped = _agreement(y_true, map_out_of_fold(y_true, mu, source))
+    return PoolEvaluation(Agreement(**pooled), by_source, mapped)
 
 
-def _drift(predictor: Predictor, rows: pl.DataFrame) -> tuple[InputDrift, ...]:
-    member = predictor.model.members[0]
-    ranges = predictor.training_ranges
+def _agreement(y_true: _Vector, mu: _Vector) -> Agreement:
+    linear, rank = plcc(y_true, mu), srocc(y_true, mu)
+    return Agreement(
+        n=len(mu),
+        plcc=linear.value,
+        srocc=rank.value,
+        rmse=rmse(y_true, mu),
+        reason=linear.reason or rank.reason,
+        coverage=None,
+        mean_width=None,
+    )
+
+
+def _drift(predictor: Predictor, feed: Feed) -> tuple[InputDrift, ...]:
+    model, ranges = predictor.model, predictor.training_ranges
+    scaler = model.members[0].scaler
+    places = {
+        name: i for i, name in enumerate((*feature_names(model.inputs), *block_names(model.inputs)))
+    }
     drifts = []
-    for name in (*CANONICAL_6, "cq"):
-        values = rows[name].to_numpy()
+    for name in dict.fromkeys((*feed.values.columns[1:], "cq")):
+        values = feed.values[name].to_numpy()
         shift = outside = None
-        if name in CANONICAL_6:
-            i = CANONICAL_6.index(name)
-            shift = float((values.mean() - member.mean[i]) / member.std[i])
+        if name in places:
+            i = places[name]
+            shift = float((values.mean() - scaler.mean[i]) / scaler.std[i])
         if name in ranges:
             low, high = ranges[name]
             outside = float(np.mean((values < low) | (values > high)))

@@ -170,7 +170,7 @@ class Predictor:
     def _outside(self, values: pl.DataFrame) -> pl.Series:
         """Return for each row the names of the inputs outside their range in training."""
         ranges = self.training_ranges
-        known = [name for name in (*values.columns[1:], "cq") if name in ranges]
+        known = [name for name in values.columns if name in ranges]
         flags = [
             pl.when(~pl.col(name).is_between(*ranges[name])).then(pl.lit(name)) for name in known
         ]

@@ -39,8 +39,7 @@ _BITS_NEED: Final = ("bitrate_kbps", "fps", "height")
 class Feed:
     """Rows as a model takes them, what names each, and their raw inputs (rows, inputs).
 
-    `values` has a column for each input that has a range in training, by its name there. With
-    clips as the unit, `rows` says in `n_frames` how many were averaged. `warnings` say what was
+    `values` has a column for each input that has a range in training, `cq` last. With clips as the unit, `rows` says in `n_frames` how many were averaged. `warnings` say what was
     assumed.
     """
 
@@ -93,7 +92,7 @@ def make_feed(
         rows=rows,
         names=names,
         matrix=matrix,
-        values=pl.DataFrame({"cq": rows["cq"], **values}),
+        values=pl.DataFrame({**values, "cq": rows["cq"]}),
         warnings=(*notes, *_presets(model, rows, matrix[:, preset], warnings), *_strangers(rows)),
     )
 
