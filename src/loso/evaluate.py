@@ -134,7 +134,7 @@ def evaluate_model(predictor: Predictor, corpus: Corpus) -> Evaluation:
         corpus_sha256=corpus.sha256,
         unseen=unseen,
         target=target,
-        rows=len(corpus),
+        rows=int(prediction.clips["n_frames"].sum()),
         clips=prediction.clips.height,
         level=prediction.level,
         interval=prediction.interval,
@@ -205,7 +205,7 @@ def _drift(predictor: Predictor, feed: Feed) -> tuple[InputDrift, ...]:
         name: i for i, name in enumerate((*feature_names(model.inputs), *block_names(model.inputs)))
     }
     drifts = []
-    for name in dict.fromkeys((*feed.values.columns[1:], "cq")):
+    for name in feed.values.columns:
         values = feed.values[name].to_numpy()
         shift = outside = None
         if name in places:

@@ -39,8 +39,8 @@ _BITS_NEED: Final = ("bitrate_kbps", "fps", "height")
 class Feed:
     """Rows as a model takes them, what names each, and their raw inputs (rows, inputs).
 
-    `values` has a column for each input that has a range in training, `cq` last. With clips as the unit, `rows` says in `n_frames` how many were averaged. `warnings` say what was
-    assumed.
+    `values` has a column for each input that has a range in training, `cq` last. With clips as the
+    unit, `rows` says in `n_frames` how many were averaged. `warnings` say what was assumed.
     """
 
     rows: pl.DataFrame
