@@ -277,6 +277,12 @@ def test_refusals(folder, rows, table, settings, refusal):
     assert not list(folder.glob("new*"))
 
 
+def test_a_key_that_is_no_number_is_refused():
+    old = write("old.parquet", [row("a", test=1.0), row("b", test=float("nan"))])
+    with pytest.raises(BadInput, match=r"^old\.parquet row 2: test has no value"):
+        join(old, [{"test": 1, "mos": 1}], on=("test",), allow_unjoined=True)
+
+
 @pytest.mark.parametrize(
     ("content", "refusal"),
     [
