@@ -11,6 +11,7 @@ from loso.files import (
     folder_lock,
     make_folder,
     read_json,
+    read_regular,
     sha256_of,
     to_json,
     write_atomic,
@@ -69,6 +70,37 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path):
     ):
         make_folder(tmp_path / "bad.json" / "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json", "deep.json", "folder"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_none_is_not_json(tmp_path, number):
+    (tmp_path / "a.json").write_text(f'{{"a": {number}}}')
+    with pytest.raises(BadInput, match=f"not valid JSON \\({number} is no number in JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == b"12345"
+    with pytest.raises(BadInput, match="expected a regular file of at most 4 bytes, no link"):
+        read_regular(path, 4)
+    (tmp_path / "link").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(BadInput, match="regular file of at most 5 bytes"):
+            read_regular(tmp_path / name, 5)
+    with pytest.raises(BadInput, match="file not found"):
+        read_regular(tmp_path / "none", 5)
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".lock").symlink_to(victim)
+    with pytest.raises(BadInput, match="a link, not a lock"), folder_lock(tmp_path, "training"):
+        pass
+    assert victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize("code", ["EDQUOT", "EIO", "ENOSPC", "EROFS"])

@@ -136,7 +136,8 @@ def target_scale(train: NDArray[np.float64], recipe: Recipe) -> tuple[float, flo
     """
     if not recipe.standardise_target:
         return 0.0, 1.0
-    return float(train.mean()), float(train.std()) or 1.0
+    constant = train.min() == train.max()  # whose deviation may be some rounding, not 0
+    return float(train.mean()), 1.0 if constant else float(train.std())
 
 
 def _table(

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ __all__ = [
     "folder_lock",
     "make_folder",
     "read_json",
+    "read_regular",
     "sha256_of",
     "to_json",
     "write_atomic",
@@ -37,12 +40,12 @@ def write_atomic(path: Path) -> Iterator[Path]:
     """Yield a sibling temporary path that becomes `path` when the block ends without an error.
 
     Readers see the old file or the new one, never a part. The name starts with a dot and carries
-    the process id, so that two writers never share a temporary file.
+    process and thread, so that two writers never share a temporary file.
     """
     make_folder(path.parent)
     # A name may already be at the file system's 255-byte limit: the temporary one is short.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{digest}.{os.getpid()}.{threading.get_ident():x}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -63,15 +66,49 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed content of a JSON file; BadInput where it is missing or not JSON."""
+    """Return the parsed content of a JSON file; BadInput where it is missing or not JSON.
+
+    NaN and infinity, which Python takes for JSON, are not.
+    """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise BadInput("file not found", where=str(path)) from None
     except OSError as error:
         raise _cannot("be read", path, error) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not valid JSON ({error})", where=str(path)) from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a file that others may have made.
+
+    BadInput unless it is a regular file, no link, of at most `most_bytes`: a pipe would never end,
+    and a link could lead anywhere. What was looked at is what is read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            content = b""
+            if stat.S_ISREG(status.st_mode) and status.st_size <= most_bytes:
+                content = stream.read(most_bytes + 1)
+                if len(content) <= most_bytes:
+                    return content
+    except FileNotFoundError:
+        raise BadInput("file not found", where=str(path)) from None
+    except OSError as error:
+        if not path.is_symlink():
+            raise _cannot("be read", path, error) from None
+    raise BadInput(
+        "not opened",
+        where=str(path),
+        expected=f"a regular file of at most {most_bytes} bytes, no link",
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -109,6 +146,8 @@ def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     make_folder(folder)
+    if (folder / ".lock").is_symlink():
+        raise BadInput("a link, not a lock", where=str(folder / ".lock"), fix="remove it")
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

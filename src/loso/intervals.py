@@ -1,4 +1,4 @@
-"""Intervals that hold on sources nobody has seen: hierarchical conformal prediction.
+"""Intervals for sources nobody has seen: hierarchical conformal prediction.
 
 Rows of one source resemble each other, so the unit of calibration is the source. Dunn, Wasserman
 and Ramdas (arXiv 1809.07441); Lee, Barber and Willett (arXiv 2306.06342).

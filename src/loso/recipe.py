@@ -183,12 +183,12 @@ RECIPES: Final = {
         target="mos",
         unit="clip",
         standardise_target=True,
-        epochs=250,
-        batch_size=32,
-        lr=1e-3,
+        epochs=60,
+        lr=2e-3,
         weight_decay=1e-3,
-        hidden=16,
+        hidden=8,
         depth=3,
+        dropout=0.0,
     ),
 }
 """Whole recipes by name; docs/decisions.md says where the numbers of each come from."""

@@ -43,7 +43,7 @@ _RECIPE_FIELDS: Final = frozenset(f.name for f in fields(Recipe) if "low" in f.m
 
 
 class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """An ensemble of small networks, one for each seed, with intervals that hold on new groups.
+    """An ensemble of small networks, one for each seed, with intervals for groups nobody has seen.
 
     Columns are standardised on the training rows, and so is the target, which may be of any unit;
     `standardise_target=False` learns it raw, as the standard recipe does. The same data, seeds and
