@@ -232,7 +232,7 @@ def test_two_videos_give_the_features_of_a_corpus_build(videos):
     rows = measure_rows(videos.clip, videos.coded, encoder="libx264", cq=35, preset="medium")
     for name in CANONICAL_6:
         assert tuple(rows[name]) == videos.features[name]
-    assert rows.drop(CANONICAL_6).row(1) == ("clip", "libx264", "medium", 35.0, "coded", 1)
+    assert rows.drop(CANONICAL_6).row(1) == ("clip", "libx264", "medium", 35.0, "coded", 1, 80, 96)
 
 
 def test_raw_videos_give_the_same(videos, tmp_path):

@@ -5,7 +5,7 @@ Folders of the replaced exporter are read too. Nothing of a folder is run that w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -25,7 +25,13 @@ from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
 from loso.video.pair import measure_pair
 
-__all__ = ["Prediction", "Predictor", "measure_rows", "number_clips"]
+__all__ = ["MEASURED", "Prediction", "Predictor", "measure_rows", "number_clips"]
+
+MEASURED = (
+    *("src", "encoder", "preset", "cq", "clip", "frame_index", *CANONICAL_6),
+    *("height", "width", "fps", "bitrate_kbps"),
+)
+"""The columns that two videos can give."""
 
 _Vector = NDArray[np.float64]
 
@@ -194,15 +200,27 @@ def measure_rows(
     raw_size: tuple[int, int] | None = None,
     raw_pixel_format: str = "yuv420p",
     ffmpeg: str = "",
+    given: Mapping[str, float | str] | None = None,
 ) -> pl.DataFrame:
     """Return a row for each frame of a distorted video, measured against its reference.
 
-    `raw_size` and `raw_pixel_format` are those of `.yuv` files. BadClip where a video cannot be
-    decoded and where the two differ in frames, MissingTool without an ffmpeg that has libvmaf.
+    Beside the features stand `height width fps bitrate_kbps` of the distorted video, as far as it
+    tells them: raw YUV has no bitrate, and like a stream without a container no rate. `given` are
+    columns to take instead, such as `fps`. `raw_size` and `raw_pixel_format` are those of `.yuv`
+    files. BadClip where a video cannot be decoded and where the two differ in frames, MissingTool
+    without an ffmpeg that has libvmaf.
     """
+    given = given or {}
     settings = ClipSettings(raw_size=raw_size, raw_pixel_format=raw_pixel_format)
-    scores = measure_pair(reference, distorted, find_ffmpeg(ffmpeg), settings=settings)
-    return pl.DataFrame(scores).select(
+    pair = measure_pair(reference, distorted, find_ffmpeg(ffmpeg), settings=settings)
+    coding: dict[str, float | str] = {"height": pair.height, "width": pair.width}
+    fps = given.get("fps", pair.fps)
+    if isinstance(fps, int | float):
+        coding["fps"] = fps
+        if pair.coded_bytes is not None:
+            coding["bitrate_kbps"] = pair.coded_bytes * 8 * fps / pair.frames / 1000
+    coding |= given
+    rows = pl.DataFrame(pair.features).select(
         pl.lit(reference.stem).alias("src"),
         pl.lit(encoder).alias("encoder"),
         pl.lit(preset, dtype=pl.String).alias("preset"),
@@ -211,6 +229,7 @@ def measure_rows(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("frame_index"),
         *CANONICAL_6,
     )
+    return rows.with_columns(pl.lit(value).alias(name) for name, value in coding.items())
 
 
 def number_clips(keys: pl.DataFrame) -> NDArray[np.intp]:

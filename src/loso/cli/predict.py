@@ -66,6 +66,12 @@ def predict(
     ffmpeg: Annotated[
         str, typer.Option(help="The ffmpeg to use, with libvmaf.", rich_help_panel=_VIDEOS)
     ] = "",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="COL=VALUE", help="A column with one value in every row; repeatable."
+        ),
+    ] = None,
     level: Annotated[
         float | None, typer.Option(help="Share of points that intervals are to cover.")
     ] = None,
@@ -98,13 +104,18 @@ def predict(
             expected=f"a name that ends in {', '.join(_WRITERS)}",
             found=out.name,
         )
-    from loso.predict import Predictor, measure_rows
+    given = dict(map(_setting, set_ or []))
+    from loso.model.feed import require_columns
+    from loso.predict import MEASURED, Predictor, measure_rows
 
     predictor = Predictor.load(model, name)
     predictor.interval_of(level)  # a level that cannot be had is refused before the work
     if features is not None:
-        rows = _read_rows(features)
+        import polars as pl
+
+        rows = _read_rows(features).with_columns(pl.lit(v).alias(n) for n, v in given.items())
     elif reference is not None and distorted is not None and encoder is not None and cq is not None:
+        require_columns(predictor.model.inputs, [*MEASURED, *given], key or ())
         hint("measuring with libvmaf ...")
         rows = measure_rows(
             reference,
@@ -115,6 +126,7 @@ def predict(
             raw_size=None if width is None or height is None else (width, height),
             raw_pixel_format=pix_fmt,
             ffmpeg=ffmpeg,
+            given=given,
         )
     prediction = predictor.predict(rows, level=level, key=key or ())
     warn_all(prediction.warnings)
@@ -122,7 +134,8 @@ def predict(
     if out is not None:
         _write(table, out)
     if as_json:
-        print_json(_record(prediction, pooled=pooled))
+        of_clips = pooled or predictor.model.unit == "clip"
+        print_json(_record(prediction, pooled=of_clips))
     elif out is None and sys.stdout.isatty():
         typer.echo("\n".join(_clip_lines(prediction)))
     elif out is None:
@@ -153,6 +166,17 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         typer.echo("\n".join(_evaluation_lines(evaluation)))
+
+
+def _setting(text: str) -> tuple[str, float | str]:
+    """Return the column and the value of `COL=VALUE`; BadSettings on anything else."""
+    column, equals, value = text.partition("=")
+    if not (column and equals and value):
+        raise BadSettings("names no column", where="--set", expected="COL=VALUE", found=repr(text))
+    try:
+        return column, float(value)
+    except ValueError:
+        return column, value
 
 
 # -- Rows in and out ------------------------------------------------------------------------------
@@ -233,19 +257,21 @@ def _clip_lines(prediction: Prediction) -> Iterator[str]:
     ]
     width = max(map(len, ("clip", *labels)))
     at = "" if prediction.level is None else f" {100 * prediction.level:g} %"
-    pools = ("mean", "p5", "hmean")
+    pools = {"mean": "mean_", "p5": "p5_", "hmean": "hmean_"}
+    if "mu" in clips.columns:  # one score a clip
+        pools = {"score": ""}
     yield f"{'clip':{width}}  frames" + "".join(f"  {pool + at:>22}" for pool in pools)
     for label, row in zip(labels, clips.iter_rows(named=True), strict=True):
-        cells = "".join(f"  {_cell(row, pool):>22}" for pool in pools)
+        cells = "".join(f"  {_cell(row, prefix):>22}" for prefix in pools.values())
         yield f"{label:{width}}  {row['n_frames']:6}{cells}"
     yield f"intervals: {prediction.interval}"
 
 
-def _cell(row: dict[str, Any], pool: str) -> str:
-    score = f"{row[f'{pool}_mu']:.2f}"
-    if row[f"{pool}_lower"] is None:
+def _cell(row: dict[str, Any], prefix: str) -> str:
+    score = f"{row[f'{prefix}mu']:.2f}"
+    if row[f"{prefix}lower"] is None:
         return score
-    return f"{score} [{row[f'{pool}_lower']:.2f}, {row[f'{pool}_upper']:.2f}]"
+    return f"{score} [{row[f'{prefix}lower']:.2f}, {row[f'{prefix}upper']:.2f}]"
 
 
 def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -253,20 +279,29 @@ def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
         f"{evaluation.model} on {evaluation.corpus}: {evaluation.rows} rows, {evaluation.clips} "
         f"clips, target {evaluation.target}"
     )
-    for pool, title in (("frame", "frames"), ("mean", "clips, mean of their frames")):
+    titles = {"frame": "frames", "mean": "clips, mean of their frames", "clip": "clips"}
+    for pool, title in titles.items():
+        if pool not in evaluation.pools:
+            continue
         judged = evaluation.pools[pool]
-        width = max(map(len, ("together", *judged.by_source)))
+        lines = [*judged.by_source.items(), ("together", judged.pooled)]
+        if judged.mapped is not None:
+            lines.append(("together, mapped", judged.mapped))
+        width = max(len(source) for source, _ in lines)
         yield f"\n{title}"
         yield f"{'source':{width}}       n    PLCC   SROCC    RMSE  inside   width"
-        for source, agreement in (*judged.by_source.items(), ("together", judged.pooled)):
+        for source, agreement in lines:
             yield f"{source:{width}}  {_agreement(agreement)}"
+    if any(judged.mapped for judged in evaluation.pools.values()):
+        yield "\nmapped: by a rising cubic, fitted on the other sources each time"
     if evaluation.level is not None:
         yield f"\ninside: share within intervals of {100 * evaluation.level:g} %, mean over sources"
     yield f"intervals: {evaluation.interval}\n"
-    yield "input         shift of the mean  outside of training"
+    width = max(12, *(len(drift.name) for drift in evaluation.inputs))
+    yield f"{'input':{width}}  shift of the mean  outside of training"
     for drift in evaluation.inputs:
         shift, outside = _figure(drift.mean_shift, "+.2f"), _figure(drift.outside_share, ".1%")
-        yield f"{drift.name:12}  {shift:>14} sd  {outside:>19}"
+        yield f"{drift.name:{width}}  {shift:>14} sd  {outside:>19}"
 
 
 def _agreement(found: Agreement) -> str:

@@ -6,7 +6,7 @@ Frames that are scored one by one stay as they are; with clips as the unit a row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from loso.model.opening import OpenModel
 from loso.recipe import InputSpec
 from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB
 
-__all__ = ["REMEASURE", "Feed", "make_feed", "missing_columns"]
+__all__ = ["REMEASURE", "Feed", "make_feed", "require_columns"]
 
 REMEASURE: Final = "measure the row again, or drop it"
 
@@ -50,17 +50,30 @@ class Feed:
     warnings: tuple[str, ...]
 
 
-def missing_columns(spec: InputSpec, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that a model of `spec` needs and rows with `columns` do not have.
+def require_columns(spec: InputSpec, columns: Sequence[str], key: Sequence[str] = ()) -> None:
+    """Refuse rows that lack columns which a model of `spec` reads, or those of `key`.
 
     `bits_per_pixel` is derived where bitrate, rate and height are there.
     """
-    needed = dict.fromkeys([*read_columns(spec), "cq", "encoder"])
+    needed = dict.fromkeys([*read_columns(spec), "cq", "encoder", *key])
     if spec.drop_first_frame:
         needed["frame_index"] = None
-    if all(name in columns for name in _BITS_NEED):
-        needed.pop(_BITS, None)
-    return tuple(name for name in needed if name not in columns)
+    if _BITS in needed and all(name in columns for name in _BITS_NEED):
+        del needed[_BITS]
+    missing = [name for name in needed if name not in columns]
+    if not missing:
+        return
+    fix = "measure them with libvmaf, or rename the columns"
+    if set(missing) - {*spec.features.columns, "cq", "encoder", "frame_index"}:
+        fix = "add them to every row, or give one value for all with --set COL=VALUE"
+    if _BITS in missing:
+        fix += f"; {_BITS} follows from {', '.join(_BITS_NEED)}"
+    raise BadInput(
+        f"missing columns: {', '.join(missing)}",
+        where=_WHERE,
+        found=", ".join(columns[:40]) or "none",
+        fix=fix,
+    )
 
 
 def make_feed(
@@ -162,14 +175,15 @@ def _typed(
     frame: pl.DataFrame, spec: InputSpec, key: Sequence[str], also: Sequence[str]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Return the columns in use, typed; BadInput names the first value that cannot be used."""
-    _refuse_missing(frame, spec, key)
+    require_columns(spec, frame.columns, key)
     if frame.is_empty():
         raise BadInput("holds no rows", where=_WHERE, expected="at least one")
     notes: tuple[str, ...] = ()
     if _BITS in read_columns(spec):
         frame, notes = with_bits_per_pixel(frame)
-        _refuse_missing(frame, spec, (_BITS,))  # it is not derived of text
-    numbers = tuple(dict.fromkeys([*read_columns(spec), "cq", *also]))
+    # Where it could not be derived, one of what it follows from is no number, and is refused.
+    origins = () if _BITS in {*frame.columns} or _BITS not in read_columns(spec) else _BITS_NEED
+    numbers = tuple(dict.fromkeys([*origins, *read_columns(spec), "cq", *also]))
     texts = [name for name in ("src", "encoder", "preset", "clip") if name in frame.columns]
     names = [n for n in ("frame_index", *key, spec.group_by) if n in frame.columns]
     others = [name for name in dict.fromkeys(names) if name not in {*texts, *numbers}]
@@ -197,22 +211,3 @@ def _typed(
         *others,
     )
     return typed, notes
-
-
-def _refuse_missing(frame: pl.DataFrame, spec: InputSpec, key: Sequence[str]) -> None:
-    missing = list(missing_columns(spec, frame.columns))
-    missing += [name for name in key if name not in (*frame.columns, *missing)]
-    if not missing:
-        return
-    fix = "measure them with libvmaf, or rename the columns"
-    conditions = read_columns(replace(spec, features=replace(spec.features, columns=())))
-    if any(name in conditions for name in missing):
-        fix = "add them to every row, or give one value for all with --set COL=VALUE"
-    if _BITS in missing:
-        fix += f"; {_BITS} follows from {', '.join(_BITS_NEED)}"
-    raise BadInput(
-        f"missing columns: {', '.join(missing)}",
-        where=_WHERE,
-        found=", ".join(frame.columns[:40]) or "none",
-        fix=fix,
-    )

@@ -1,8 +1,8 @@
-"""Two videos that exist already: the six features of every frame of one against the other."""
+"""Two videos that exist already: the six features of every frame, and how one of them is coded."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,29 @@ from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 # What a corpus is measured with, so that a model meets the features that it was trained on.
 from loso.video.measure import VmafModel, libvmaf_filter, read_scores, resize_filter
 
-__all__ = ["measure_pair"]
+__all__ = ["Pair", "measure_pair"]
 
 _ANY_RATE = Fraction(25)
 """For streams that carry none: frames meet by number, and no feature knows of time."""
+
+
+_PACKETS = "packets.bin"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Each canonical feature by frame, and what the distorted video tells of itself.
+
+    `width` and `height` are those it was coded at. `fps` is None where it carries no rate,
+    `coded_bytes` (of all its packets, the container not counted) where it is raw.
+    """
+
+    features: dict[str, tuple[float, ...]]
+    frames: int
+    width: int
+    height: int
+    fps: float | None
+    coded_bytes: int | None
 
 
 def measure_pair(
@@ -27,7 +46,7 @@ def measure_pair(
     *,
     settings: ClipSettings | None = None,
     timeout_s: float = 3600.0,
-) -> dict[str, tuple[float, ...]]:
+) -> Pair:
     """Return each canonical feature by frame, the distorted video at the reference's size.
 
     `settings` says what raw YUV is. BadClip where a video cannot be decoded and where the two do
@@ -43,12 +62,28 @@ def measure_pair(
         _require_equal_counts(*opened)
         session.run(_command(*opened), folder=Path(folder), timeout_s=timeout_s)
         _, scores = read_scores(Path(folder) / "scores.json")
+        coded_bytes = None
+        if distorted.suffix.lower() != ".yuv":
+            copy = ("-map", "0:V:0", "-c", "copy", "-f", "data", _PACKETS)
+            arguments = ("-i", f"file:{distorted.absolute()}", *copy)
+            session.run(arguments, folder=Path(folder), timeout_s=timeout_s)
+            coded_bytes = (Path(folder) / _PACKETS).stat().st_size
     for clip in opened:
         if not clip.unchanged():
             raise BadClip("changed while it was measured", where=str(clip.path))
         _require_count(clip, len(scores["vmaf"]))
     scores.pop("vmaf")
-    return scores
+    clip = opened[1]
+    width, height = clip.decoded.partition(" ")[0].split("x")
+    return Pair(
+        features=scores,
+        frames=clip.frames,
+        width=int(width),
+        height=int(height),
+        # The very object where nothing but the settings gave a rate.
+        fps=None if clip.fps is settings.fps else float(clip.fps),
+        coded_bytes=coded_bytes,
+    )
 
 
 def _require_equal_counts(reference: Clip, distorted: Clip) -> None:
