@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loso.baselines import Ends, Gain
+from loso.diagnosis import failed_limits
 from loso.errors import BadEvidence, BadSettings
 from loso.evidence import Evidence
 from loso.gate import evaluate_gate, mean_per_fold
@@ -160,3 +162,49 @@ def test_one_seed_is_no_ensemble():
 def test_limits_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(BadSettings, match=message):
         GateThresholds(**settings)
+
+
+# -- The gain over VMAF ---------------------------------------------------------------------------
+
+
+def gain(low, *, agrees=True):
+    nothing = Ends(low=None, high=None, reason="1 source, two are needed")
+    ends = nothing if low is None else Ends(low=low, high=0.4, reason=None)
+    return Gain(
+        model_rmse=0.3,
+        baseline_rmse=0.5,
+        rmse_gain=0.2,
+        level=0.95,
+        n_sources=5,
+        bootstrap=ends,
+        jackknife=nothing,
+        beats=low is not None and low > 0,
+        jackknife_agrees=agrees,
+    )
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+@pytest.mark.parametrize("low", [0.1, 0.0, -0.1, None])
+@pytest.mark.parametrize("plcc", [0.96, 0.9])
+def test_a_gain_must_hold_beside_the_limits(plcc, low, agrees):
+    report = evaluate_gate(evidence_of({0: plcc, 1: plcc}), STANDARD, gain(low, agrees=agrees))
+    assert report.passed == (plcc > 0.95 and low == 0.1)
+    assert report.mean_plcc_pass == (plcc > 0.95)
+    written = json.loads(json.dumps(report.to_dict()))
+    assert written["gain_over_vmaf"] == gain(low, agrees=agrees).model_dump()
+
+
+def test_without_a_gain_the_report_has_no_such_key():
+    report = evaluate_gate(evidence_of({0: 0.96, 1: 0.96}), STANDARD)
+    assert report.gain_over_vmaf is None
+    assert "gain_over_vmaf" not in report.to_dict()
+
+
+def test_a_gain_that_does_not_hold_is_said_in_a_sentence():
+    evidence = evidence_of({0: 0.96, 1: 0.96})
+    said = "RMSE 0.3 does not beat that of the VMAF column, 0.5: gain 0.2, "
+    report = evaluate_gate(evidence, STANDARD, gain(-0.1))
+    assert failed_limits(report) == [said + "95% interval -0.1..0.4"]
+    report = evaluate_gate(evidence, STANDARD, gain(None))
+    assert failed_limits(report) == [said + "no interval (1 source, two are needed)"]
+    assert failed_limits(evaluate_gate(evidence, STANDARD, gain(0.1))) == []

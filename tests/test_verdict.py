@@ -1,10 +1,15 @@
 import errno
 import hashlib
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
+import polars as pl
 import pytest
 
+from loso.ablation import ablate_run
+from loso.baselines import paired_gain
 from loso.corpus.load import load_corpus
 from loso.errors import BadCorpus, BadEvidence, BadInput, Busy, CannotRun
 from loso.files import folder_lock, sha256_of
@@ -420,3 +425,118 @@ def test_the_clock_is_in_utc(make_run):
     verdict, _ = validate_run(make_run(), SEEDS)
     moment = datetime.fromisoformat(verdict.generated_at_utc)
     assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
+
+
+# -- Another target than VMAF ---------------------------------------------------------------------
+
+EASY = GateThresholds(mean_plcc_threshold=0.5, per_seed_min=0.5, plcc_spread_max=0.3)
+
+
+def mos(row):
+    """Scores that VMAF explains but for the encoder."""
+    return 1 + row["vmaf"] / 25 + 0.5 * (row["encoder"] == "libx264")
+
+
+def vmaf_alone(row):
+    return 1.25 + row["vmaf"] / 25
+
+
+def judged(make_run, tmp_path, thresholds=EASY, **options):
+    folder = make_run(score=mos, **options)
+    verdict, path = validate_run(folder, SEEDS, thresholds, corpus=tmp_path / "mos.jsonl")
+    return folder, verdict.to_dict(), path
+
+
+def test_a_model_that_beats_vmaf_is_promoted(make_run, tmp_path):
+    folder, verdict, path = judged(make_run, tmp_path, noise=0.05)
+    assert path.name == "PROMOTE.json"
+    assert verdict["gate"]["passed"] is True
+    gain = verdict["gate"]["gain_over_vmaf"]
+    assert gain["beats"] is True
+    assert gain["bootstrap"]["low"] > 0
+    assert gain["model_rmse"] < 0.1 < gain["baseline_rmse"]
+    tables = [pl.read_parquet(folder / f"oof_seed{seed}.parquet") for seed in SEEDS]
+    corpus = load_corpus(tmp_path / "mos.jsonl").rows
+    mean = np.mean([table["y_pred"] for table in tables], axis=0)
+    columns = (corpus[name].to_numpy() for name in ("vmaf", "src"))
+    assert gain == paired_gain("mos", corpus["mos"].to_numpy(), mean, *columns).model_dump()
+
+
+def test_a_model_made_of_noise_is_held(make_run, tmp_path):
+    _, verdict, path = judged(make_run, tmp_path, noise=2.0, thresholds=GateThresholds())
+    assert path.name == "HOLD.json"
+    assert verdict["gate"]["gain_over_vmaf"]["beats"] is False
+    said = r"RMSE 0\.\d+ does not beat that of the VMAF column, 0\.\d+: gain -0\.\d+, 95% interval "
+    assert re.match(said, verdict["diagnosis"]["failed"][-1])
+    assert verdict["diagnosis"]["failed"][-1] in verdict["recommendation"]
+
+
+def test_a_model_that_says_what_vmaf_says_is_held_for_that_alone(make_run, tmp_path):
+    _, verdict, path = judged(make_run, tmp_path, noise=0.3, guess=vmaf_alone)
+    assert path.name == "HOLD.json"
+    gate = verdict["gate"]
+    assert all(gate[f"{limit}_pass"] for limit in ("mean_plcc", "plcc_spread", "per_seed"))
+    assert gate["passed"] is False
+    assert len(verdict["diagnosis"]["failed"]) == 1
+    (advice,) = verdict["diagnosis"]["try"]
+    assert advice.startswith("VMAF alone, mapped to the target, does as well: see with loso ablate")
+
+
+def test_excluded_sources_have_no_part_in_the_gain(make_run, tmp_path):
+    _, verdict, _ = judged(make_run, tmp_path, noise=0.05, excluded=["bee"])
+    assert verdict["gate"]["gain_over_vmaf"]["n_sources"] == 2
+
+
+def test_the_baseline_of_another_target_takes_the_corpus(make_run):
+    folder = make_run(score=mos)
+    with pytest.raises(BadEvidence) as refusal:
+        validate_run(folder, SEEDS)
+    assert str(refusal.value) == (
+        f"{folder}: a model of mos must beat its VMAF baseline, which the corpus holds, expected "
+        "the corpus that the seeds were trained on; judge with "
+        f"loso validate {folder} --corpus CORPUS --seeds 0,1,2,3,4"
+    )
+    assert not list(folder.glob("*O*.json"))
+
+
+def test_a_model_of_vmaf_has_no_such_gain(make_run):
+    verdict, _ = validate_run(make_run(), SEEDS)
+    assert "gain_over_vmaf" not in verdict.to_dict()["gate"]
+
+
+# -- Baselines in the folder ----------------------------------------------------------------------
+
+
+def test_baselines_are_bound_and_their_gain_over_a_ridge_is_advice(make_run, tmp_path):
+    folder, corpus = make_run(), load_corpus(tmp_path / "corpus.jsonl")
+    assert "baselines_sha256" not in validate_run(folder, SEEDS)[0].evidence
+    found = ablate_run(folder, corpus, SEEDS, networks=False)
+    content = validate_run(folder, SEEDS)[0].to_dict()
+    assert content["evidence"]["baselines_sha256"] == sha256_of(folder / "baselines.json")
+    (advice,) = (a for a in content["gate"]["advisory"] if a["check"] == "gain_over_ridge")
+    gain = found.gains["frame"]["ridge"]
+    assert advice["value"] == gain.rmse_gain
+    assert advice["note"] == (
+        f"RMSE of a ridge on the same inputs less that of the model: {gain.rmse_gain:.4g}, "
+        f"95% interval {gain.bootstrap.low:.4g}..{gain.bootstrap.high:.4g}"
+    )
+    assert content["verdict"] == "PROMOTE"
+
+
+def test_baselines_that_change_while_they_are_judged_are_refused(make_run, tmp_path, monkeypatch):
+    folder, corpus = make_run(), load_corpus(tmp_path / "corpus.jsonl")
+    ablate_run(folder, corpus, SEEDS, networks=False)
+    path = folder / "baselines.json"
+
+    def too_late(*_):
+        path.write_text(path.read_text() + " ")
+        return {"failed": [], "try": []}
+
+    monkeypatch.setattr("loso.verdict.diagnose", too_late)
+    with pytest.raises(BadEvidence, match=r"baselines\.json: changed while it was judged"):
+        validate_run(folder, SEEDS)
+    monkeypatch.undo()
+    path.unlink()
+    monkeypatch.setattr("loso.verdict.diagnose", lambda *_: path.write_text("{}") and {})
+    with pytest.raises(BadEvidence, match=r"baselines\.json: changed while it was judged"):
+        validate_run(folder, SEEDS)
