@@ -49,13 +49,24 @@ def _plain(text: object) -> str:
 def _what(manifest: Manifest) -> Iterator[str]:
     yield f"# {manifest.id}"
     yield ""
+    unit = manifest.unit
+    of_what = f"of the {unit}" if unit == "frame" else "of its frames"
     yield (
         f"An ensemble of {manifest.ensemble_size} small networks that predict "
-        f"{_plain(manifest.target)} of a frame from {len(manifest.feature_order)} features of the "
-        "frame and from how it was encoded. It is made for full-reference work in encoding "
+        f"{_plain(manifest.target)} of a {unit} from {len(manifest.feature_order)} features "
+        f"{of_what} and from how it was encoded. It is made for full-reference work in encoding "
         "pipelines, where source and encode are both at hand."
     )
     yield ""
+    if unit == "clip":
+        statistics = ", ".join(manifest.inputs.statistics)
+        without = ", frame 0 left out" if manifest.inputs.drop_first_frame else ""
+        yield f"A feature goes in by these numbers over the frames of a clip: {statistics}{without}."
+        yield ""
+    if manifest.inputs.conditions:
+        listed = ", ".join(map(_plain, manifest.inputs.conditions))
+        yield f"Of the encode it is told {listed} too, standardised as the manifest says."
+        yield ""
     yield f"- `{manifest.onnx}`: raw inputs in, mean, spread and bounds out"
     yield from (f"- `{member.onnx}`: member of seed {member.seed}" for member in manifest.members)
     yield ""

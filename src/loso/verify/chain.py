@@ -25,7 +25,7 @@ from loso.model.files import Manifest
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
-from loso.schema import CANONICAL_6
+from loso.schema import CODEC_BLOCK_COLUMNS
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 from loso.verify.folder import Findings
 from loso.verify.grounds import VerdictFile, check_verdict
@@ -131,6 +131,14 @@ def _check_recipe(model: Model, evidence: Evidence, findings: Findings) -> None:
             if value is not None and found != value:
                 problem = f"training_recipe.{key} is not that of the run"
                 findings.add(name, "run", problem, value, found)
+        standardised = sidecar.training_recipe.get("standardise_target", False)
+        if standardised != record.standardise_target:
+            problem = "training_recipe.standardise_target is not that of the run"
+            findings.add(name, "run", problem, record.standardise_target, standardised)
+        if sidecar.inputs != record.inputs:
+            findings.add(
+                name, "run", "inputs are not those of the run", record.inputs, sidecar.inputs
+            )
         if record.corpus_sha256 != sidecar.corpus.sha256:
             problem = "corpus.sha256 is not that of the run"
             findings.add(name, "run", problem, record.corpus_sha256, sidecar.corpus.sha256)
@@ -223,11 +231,8 @@ def check_corpus(corpus: Corpus, model: Model, run: Run | None, findings: Findin
 
 def _check_rows(corpus: Corpus, model: Model, run: Run | None, findings: Findings) -> None:
     """Hold what the records say of the training rows against the rows."""
-    recipe = Recipe() if run is None else recipe_of(next(iter(run[0].seed_files.values())))
-    if run is None and model.manifest and model.manifest.feature_order != CANONICAL_6:
-        findings.notes.append(f"{model.file}: its inputs are held against a corpus with --run only")
-        return
     try:
+        recipe = _recipe(model, run)
         seen = view(corpus, recipe, _excluded(model, run))
         inputs = build_inputs(seen, recipe) if len(seen) else None
     except (BadCorpus, BadSettings) as error:
@@ -248,6 +253,16 @@ def _check_rows(corpus: Corpus, model: Model, run: Run | None, findings: Finding
                 findings.add(name, "corpus", problem, computed, found)
     if model.manifest is not None:
         _check_inputs(model.file, model.manifest, seen, inputs, findings)
+
+
+def _recipe(model: Model, run: Run | None) -> Recipe:
+    """Return what rows were looked at for, by the run or else by the manifest."""
+    manifest = model.manifest
+    if run is not None:
+        return recipe_of(next(iter(run[0].seed_files.values())))
+    if manifest is None:
+        return Recipe()
+    return Recipe(target=manifest.target, unit=manifest.unit, inputs=manifest.inputs)
 
 
 def _excluded(model: Model, run: Run | None) -> tuple[str, ...]:
@@ -294,16 +309,23 @@ def _check_inputs(
     """Hold scaler, ranges and encoders of a manifest against the rows that members saw."""
     scaler, names = Scaler.fit(inputs.matrix, inputs.scaled), inputs.features
     findings.same(file, "corpus", "feature_order", names, manifest.feature_order)
-    for key, fitted in (("feature_mean", scaler.mean), ("feature_std", scaler.std)):
-        found, computed = np.array(getattr(manifest, key)), fitted[: len(names)]
-        if len(found) != len(names) or not np.allclose(found, computed, rtol=_SAME_SUM, atol=0):
-            problem = f"{key} is not that of the corpus"
-            findings.add(file, "corpus", problem, computed.tolist(), found.tolist())
+    blocks = {"feature": slice(len(names))}
+    blocks["condition"] = slice(len(names) + len(CODEC_BLOCK_COLUMNS), None)
+    for kind, place in blocks.items():
+        for key, fitted in ((f"{kind}_mean", scaler.mean), (f"{kind}_std", scaler.std)):
+            found, computed = np.array(getattr(manifest, key)), fitted[place]
+            fits = len(found) == len(computed)
+            if not fits or not np.allclose(found, computed, rtol=_SAME_SUM, atol=0):
+                problem = f"{key} is not that of the corpus"
+                findings.add(file, "corpus", problem, computed.tolist(), found.tolist())
     ranges = {
         name: (float(inputs.matrix[:, i].min()), float(inputs.matrix[:, i].max()))
-        for i, name in enumerate(names)
+        for i, name in enumerate((*names, *inputs.block))
+        if name not in CODEC_BLOCK_COLUMNS
     }
+    seen_target = (float(inputs.target.min()), float(inputs.target.max()))
     for what, ours, theirs in (
+        ("target_seen", seen_target, manifest.target_seen or seen_target),
         ("training_ranges", ranges, manifest.training_ranges),
         ("cq_min", inputs.cq_min, manifest.cq_min),
         ("cq_max", inputs.cq_max, manifest.cq_max),

@@ -93,13 +93,18 @@ def check_ensemble(
 def _random_rows(
     manifest: Manifest, graph: GraphFile, rows: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return raw features as training had them, and codec blocks of one encoder each."""
+    """Return raw features as training had them, and codec blocks of one encoder each.
+
+    Conditions at the end of the block are standardised, as the ensemble takes them.
+    """
     random = np.random.default_rng(rows)
     mean, std = np.array(manifest.feature_mean), np.array(manifest.feature_std)
     features = mean + std * random.uniform(-2.0, 2.0, (rows, len(mean)))
     codec = random.uniform(0.0, 1.0, (rows, graph.widths[1]))
     encoders = min(len(manifest.encoder_vocab), graph.widths[1])
     codec[:, :encoders] = np.eye(encoders)[random.integers(0, encoders, rows)]
+    conditions = len(manifest.inputs.conditions)
+    codec[:, graph.widths[1] - conditions :] = random.uniform(-2.0, 2.0, (rows, conditions))
     return features, codec
 
 
@@ -117,7 +122,7 @@ def _aggregate(
         sigma = scores.std(axis=0, ddof=1, dtype=np.float64)
     expected = {"mu": mu, "sigma": sigma}
     confidence = manifest.confidence
-    rule = (confidence.by_pool or {}).get("frame") if confidence else None
+    rule = (confidence.by_pool or {}).get(manifest.unit) if confidence else None
     if confidence and rule and level_key(confidence.nominal_coverage) in rule.quantiles:
         half = rule.half_width(sigma, confidence.nominal_coverage)
         low, high = manifest.target_range or (-np.inf, np.inf)

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from loso.errors import BadInput
+from loso.inputs import block_names, feature_names
+from loso.intervals import pools_of
 from loso.model.files import (
     INPUT_NAMES,
     MEMBER_OUTPUTS,
@@ -22,9 +24,6 @@ from loso.model.files import (
 )
 from loso.model.onnx_graph import GraphFile
 from loso.schema import (
-    CANONICAL_6,
-    CODEC_BLOCK_COLUMNS,
-    CODEC_BLOCK_WIDTH,
     ENCODER_VOCAB,
     ENCODER_VOCAB_VERSION,
     VMAF_RANGE,
@@ -34,7 +33,10 @@ from loso.verify.graphs import check_ensemble, open_graph
 
 __all__ = ["Member", "Model", "check_model", "find_stems"]
 
-_INPUTS: Final = ("feature_order", "feature_mean", "feature_std", "encoder_vocab")
+_INPUTS: Final = (
+    *("feature_order", "feature_mean", "feature_std", "encoder_vocab", "codec_block_layout"),
+    *("inputs", "unit", "condition_mean", "condition_std"),
+)
 _SHARED: Final = ("gate", "evidence", "training_recipe", "corpus", "verdict_sha256")
 _OF_THE_SEED: Final = "this_seed_loso_plcc"
 
@@ -139,14 +141,23 @@ def _check_manifest(model: Model, manifest: Manifest, findings: Findings) -> Non
     for entry in members:
         same(f"id of seed {entry.seed}", member_stem(stem, entry.seed), entry.id)
         same(f"onnx of seed {entry.seed}", f"{entry.id}.onnx", entry.onnx)
-    same("feature_order", CANONICAL_6, manifest.feature_order)
+    same("feature_order", feature_names(manifest.inputs), manifest.feature_order)
     same("encoder_vocab", ENCODER_VOCAB, manifest.encoder_vocab)
     same("encoder_vocab_version", ENCODER_VOCAB_VERSION, manifest.encoder_vocab_version)
-    for name in ("feature_mean", "feature_std"):
-        same(f"length of {name}", len(manifest.feature_order), len(getattr(manifest, name)))
+    same("codec_block_layout", block_names(manifest.inputs), manifest.codec_block_layout)
+    same("inputs.codec_block", expected=True, found=manifest.inputs.codec_block)
+    _check_lengths(file, "manifest", manifest, findings)
     _check_keys(model, manifest, findings)
     _check_ranges(model, manifest, findings)
     _check_confidence(model, manifest, findings)
+
+
+def _check_lengths(file: str, check: str, record: Manifest | Sidecar, findings: Findings) -> None:
+    """Hold what inputs are standardised with against the inputs that a record names."""
+    counts = {"feature": len(record.feature_order), "condition": len(record.inputs.conditions)}
+    for kind, count in counts.items():
+        for name in (f"{kind}_mean", f"{kind}_std"):
+            findings.same(file, check, f"length of {name}", count, len(getattr(record, name)))
 
 
 def _check_keys(model: Model, manifest: Manifest, findings: Findings) -> None:
@@ -170,12 +181,13 @@ def _check_ranges(model: Model, manifest: Manifest, findings: Findings) -> None:
     if manifest.target == "vmaf" and manifest.target_range not in {None, VMAF_RANGE}:
         findings.same(file, "manifest", "target_range", VMAF_RANGE, manifest.target_range)
     ranges = dict(manifest.training_ranges or {})
-    if manifest.training_ranges is not None and set(ranges) != set(manifest.feature_order):
-        findings.add(
-            file, "manifest", "training_ranges of other inputs", manifest.feature_order, [*ranges]
-        )
+    names = (*manifest.feature_order, *manifest.inputs.conditions)
+    if manifest.training_ranges is not None and set(ranges) != set(names):
+        findings.add(file, "manifest", "training_ranges of other inputs", names, [*ranges])
     if manifest.cq_min is not None and manifest.cq_max is not None:
         ranges["cq"] = (manifest.cq_min, manifest.cq_max)
+    if manifest.target_seen is not None:
+        ranges["the target"] = manifest.target_seen
     for name, (low, high) in ranges.items():
         if low > high:
             findings.add(file, "manifest", f"range of {name} is upside down", "", f"{low}..{high}")
@@ -188,8 +200,13 @@ def _check_confidence(model: Model, manifest: Manifest, findings: Findings) -> N
     if confidence.by_pool is None:
         findings.notes.append(f"{model.file}: intervals are {confidence.method}, not calibrated")
         return
-    if "frame" not in confidence.by_pool:
-        findings.add(model.file, "manifest", "no rule for frames, whose bounds the graph gives")
+    pools = set(pools_of(manifest.unit))
+    if manifest.unit not in confidence.by_pool:
+        problem = f"no rule for {manifest.unit}s, whose bounds the graph gives"
+        findings.add(model.file, "manifest", problem)
+    elif strange := sorted(confidence.by_pool.keys() - pools):
+        problem = "rules for pools that its unit does not have"
+        findings.add(model.file, "manifest", problem, sorted(pools), strange)
     for pool, rule in confidence.by_pool.items():
         try:
             rule.half_width(np.zeros(1), confidence.nominal_coverage)
@@ -222,9 +239,8 @@ def _check_member(
     same("input_names", INPUT_NAMES, sidecar.input_names)
     same("output_names", MEMBER_OUTPUTS, sidecar.output_names)
     same("encoder_vocab", ENCODER_VOCAB, sidecar.encoder_vocab)
-    same("codec_block_layout", CODEC_BLOCK_COLUMNS, sidecar.codec_block_layout[:CODEC_BLOCK_WIDTH])
-    for key in ("feature_mean", "feature_std"):
-        same(f"length of {key}", len(sidecar.feature_order), len(getattr(sidecar, key)))
+    same("codec_block_layout", block_names(sidecar.inputs), sidecar.codec_block_layout)
+    _check_lengths(member.record, "sidecar", sidecar, findings)
     if sha256 is not None:
         same(f"sha256 of {onnx}", sha256, sidecar.sha256)
     if graph is not None:
@@ -245,7 +261,8 @@ def _check_against_manifest(
         what = f"sha256 of {entry.onnx}"
         findings.same(model.file, "members", what, member.sha256, entry.sha256)
     if member.graph is not None:
-        widths = (len(manifest.feature_order), len(manifest.encoder_vocab) + 2)
+        vocabulary = len(manifest.encoder_vocab) + 2 + len(manifest.inputs.conditions)
+        widths = (len(manifest.feature_order), vocabulary)
         if member.graph.widths[0] != widths[0] or member.graph.widths[1] < widths[1]:
             what = f"inputs of {entry.onnx} are not as wide as feature_order and encoder_vocab ask"
             findings.add(model.file, "members", what, widths, member.graph.widths)
