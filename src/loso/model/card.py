@@ -61,7 +61,7 @@ def _what(manifest: Manifest) -> Iterator[str]:
     if unit == "clip":
         statistics = ", ".join(manifest.inputs.statistics)
         without = ", frame 0 left out" if manifest.inputs.drop_first_frame else ""
-        yield f"A feature goes in by these numbers over the frames of a clip: {statistics}{without}."
+        yield f"A feature goes in by these numbers over a clip's frames: {statistics}{without}."
         yield ""
     if manifest.inputs.conditions:
         listed = ", ".join(map(_plain, manifest.inputs.conditions))
