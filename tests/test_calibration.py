@@ -18,6 +18,7 @@ from loso.intervals import POOLS, Points, fit_rule, parse_intervals
 from loso.metrics.pooling import pool_scores
 from loso.recipe import Compute, Recipe
 from loso.run_folder import train_into
+from loso.verdict import validate_run
 
 SHORT = Recipe(epochs=3, hidden=8, batch_size=16)
 SOURCES = ("ant", "bee", "cat", "dog", "elk")
@@ -108,6 +109,28 @@ def test_the_rules_come_from_the_runs_own_predictions(make_trained):
         assert found.by_pool[pool].form == rule.form
         assert found.by_pool[pool].quantiles == pytest.approx(rule.quantiles)
     assert found.default_level == 0.6
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda r: r["by_pool"]["mean"]["quantiles"].update({"0.8": 0.001}), "by_pool.mean is not"),
+        (lambda r: r["by_pool"]["p5"].update(s0=r["by_pool"]["p5"]["s0"] + 1), "by_pool.p5 is not"),
+        (lambda r: r["by_pool"]["frame"]["quantiles"].pop("0.5"), "by_pool.frame is not"),
+        (lambda r: r.update(n_calibration_sources=50), "n_calibration_sources is not"),
+    ],
+)
+def test_a_verdict_takes_no_rules_that_predictions_do_not_give(make_trained, edit, message):
+    folder, corpus = make_trained()
+    calibrate_run(folder, corpus, [0, 1])
+    verdict, _ = validate_run(folder, [0, 1], corpus=corpus)
+    assert verdict.evidence["intervals_sha256"]
+    path = folder / "intervals.json"
+    record = json.loads(path.read_text())
+    edit(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(BadEvidence, match=message):
+        validate_run(folder, [0, 1], corpus=corpus)
 
 
 def test_the_same_run_gives_the_same_bytes(make_trained):

@@ -77,10 +77,13 @@ def intervals_of(folder, seeds=SEEDS, **changes):
 # -- The verdict ----------------------------------------------------------------------------------
 
 
-def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path):
+def test_a_promote_binds_its_answer_to_the_bytes_it_judged(make_run, tmp_path, monkeypatch):
     folder = make_run()
     write_intervals(folder / "intervals.json", intervals_of(folder))
+    checked = []  # the rules of that file are made up: tests of calibration recompute real ones
+    monkeypatch.setattr("loso.verdict.check_rules", lambda *given: checked.append(given[0]))
     verdict, path = validate_run(folder, SEEDS, corpus=tmp_path / "corpus.jsonl", now=clock)
+    assert checked == [intervals_of(folder)]
     content = json.loads(path.read_text())
     assert path == folder / "PROMOTE.json"
     assert content == verdict.to_dict()

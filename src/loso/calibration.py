@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,14 +17,15 @@ from loso.corpus.view import view
 from loso.coverage import LeavingOut, Questions, choose_judged, measure_coverage
 from loso.crossval import fit_and_predict
 from loso.engine import choose
-from loso.errors import BadEvidence
-from loso.evidence import Evidence, collect_evidence
+from loso.errors import BadEvidence, BadSettings
+from loso.evidence import Evidence, collect_evidence, differ
 from loso.files import folder_lock
 from loso.folds import Fold
 from loso.inputs import Inputs, build_inputs
 from loso.intervals import (
     LEVELS,
     IntervalsFile,
+    Rule,
     choose_level,
     fit_rule,
     parse_intervals,
@@ -37,7 +38,14 @@ from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.run_folder import INTERVALS_FILE
 from loso.seedfile import recipe_of, training_command
 
-__all__ = ["OpenedRun", "calibrate_run", "clip_numbers", "open_run", "standing_intervals"]
+__all__ = [
+    "OpenedRun",
+    "calibrate_run",
+    "check_rules",
+    "clip_numbers",
+    "open_run",
+    "standing_intervals",
+]
 
 _PURPOSE: Final = "calibrate intervals on"
 
@@ -64,6 +72,10 @@ def open_run(run_dir: Path, corpus: Corpus, seeds: Sequence[int], purpose: str) 
     evidence = _collect(run_dir, seeds, purpose)
     tables = read_predictions(evidence)
     check_against_corpus(evidence, tables, corpus)
+    return _opened(evidence, tables, corpus)
+
+
+def _opened(evidence: Evidence, tables: Mapping[int, pl.DataFrame], corpus: Corpus) -> OpenedRun:
     recipe = recipe_of(next(iter(evidence.seed_files.values())))
     seen = view(corpus, recipe, evidence.excluded_sources)
     return OpenedRun(
@@ -98,38 +110,27 @@ def calibrate_run(
     _collect(run_dir, seeds, _PURPOSE)
     with folder_lock(run_dir, "calibration"):
         opened = open_run(run_dir, corpus, seeds, _PURPOSE)
-        evidence, recipe, seen = opened.evidence, opened.recipe, opened.seen
-        inputs, out_of_fold = opened.inputs, opened.out_of_fold
-        names, source = np.unique(seen.rows["src"].to_numpy(), return_inverse=True)
-        questions = Questions(
-            inputs.target, source, clip_numbers(seen), tuple(map(str, names)), recipe.unit
-        )
-        chosen = choose_level(len(names), level)
+        evidence, recipe, questions = opened.evidence, opened.recipe, _questions(opened)
+        n_sources = len(questions.names)
+        chosen = choose_level(n_sources, level)
         levels = sorted({*LEVELS, chosen})
-        judged = choose_judged(len(names), pairs)
-        of_source = [
-            questions.points(own, out_of_fold[:, own])
-            for own in (np.flatnonzero(source == code) for code in range(len(names)))
-        ]
+        judged = choose_judged(n_sources, pairs)
         intervals = IntervalsFile(
             corpus_sha256=corpus.sha256,
             seeds=tuple(evidence.seed_files),
             predictions=dict(evidence.predictions_sha256),
             target=recipe.target,
-            n_calibration_sources=len(names),
+            n_calibration_sources=n_sources,
             sources=questions.names,
             excluded_sources=evidence.excluded_sources,
             default_level=chosen,
-            by_pool={
-                pool: fit_rule([points[pool] for points in of_source], levels)
-                for pool in pools_of(recipe.unit)
-            },
+            by_pool=_rules(questions, opened.out_of_fold, levels),
             coverage=measure_coverage(
                 questions,
-                out_of_fold,
+                opened.out_of_fold,
                 _refits(
                     questions,
-                    inputs,
+                    opened.inputs,
                     recipe,
                     tuple(evidence.seed_files),
                     compute=compute,
@@ -141,6 +142,75 @@ def calibrate_run(
         )
         write_intervals(run_dir / INTERVALS_FILE, intervals)
     return intervals
+
+
+def check_rules(
+    intervals: IntervalsFile,
+    evidence: Evidence,
+    predictions: Mapping[int, pl.DataFrame],
+    corpus: Corpus,
+) -> None:
+    """Refuse, as BadEvidence, intervals whose rules are not what the predictions give.
+
+    Measured coverage rests on refits and is not computed again here.
+    """
+    opened = _opened(evidence, predictions, corpus)
+    questions = _questions(opened)
+    levels = sorted({*LEVELS, intervals.default_level})
+    try:
+        computed = _rules(questions, opened.out_of_fold, levels)
+    except BadSettings as error:
+        raise BadEvidence(str(error), where=str(evidence.loso_dir / INTERVALS_FILE)) from None
+    path = evidence.loso_dir / INTERVALS_FILE
+    for what, ours, theirs in (
+        ("sources", questions.names, intervals.sources),
+        ("n_calibration_sources", len(questions.names), intervals.n_calibration_sources),
+        ("by_pool", computed.keys(), intervals.by_pool.keys()),
+        *(
+            (f"by_pool.{pool}", rule, intervals.by_pool.get(pool))
+            for pool, rule in computed.items()
+        ),
+    ):
+        if not _same(ours, theirs):
+            raise BadEvidence(
+                f"{what} is not what the predictions give",
+                where=str(path),
+                expected=f"{ours}",
+                found=f"{theirs}",
+                fix="calibrate again with loso calibrate",
+            )
+
+
+def _same(ours: object, theirs: object) -> bool:
+    if not isinstance(ours, Rule) or not isinstance(theirs, Rule):
+        return ours == theirs
+    numbers = [(ours.s0, theirs.s0)]
+    numbers += [(value, theirs.quantiles.get(k, -1.0)) for k, value in ours.quantiles.items()]
+    same_kind = ours.form == theirs.form and ours.quantiles.keys() == theirs.quantiles.keys()
+    return same_kind and not any(differ(one, two) for one, two in numbers)
+
+
+def _questions(opened: OpenedRun) -> Questions:
+    names, source = np.unique(opened.seen.rows["src"].to_numpy(), return_inverse=True)
+    return Questions(
+        opened.inputs.target,
+        source,
+        clip_numbers(opened.seen),
+        tuple(map(str, names)),
+        opened.recipe.unit,
+    )
+
+
+def _rules(
+    questions: Questions, out_of_fold: NDArray[np.float64], levels: Sequence[float]
+) -> dict[str, Rule]:
+    """Return the rule of each pool from the residuals of all sources."""
+    own = [np.flatnonzero(questions.source == code) for code in range(len(questions.names))]
+    of_source = [questions.points(rows, out_of_fold[:, rows]) for rows in own]
+    return {
+        pool: fit_rule([points[pool] for points in of_source], levels)
+        for pool in pools_of(questions.unit)
+    }
 
 
 def standing_intervals(run_dir: Path, seeds: Sequence[int]) -> IntervalsFile | None:

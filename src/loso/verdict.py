@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from loso.baselines import Gain, paired_gain, parse_baselines
+from loso.calibration import check_rules
 from loso.corpus.load import Corpus, load_corpus
 from loso.corpus.view import view
 from loso.diagnosis import (
@@ -124,6 +125,8 @@ def validate_run(
     gain_over_vmaf = _gain_over_vmaf(evidence, predictions, corpus)
     report = evaluate_gate(evidence, thresholds or GateThresholds(), gain_over_vmaf)
     intervals, intervals_sha256 = read_made(evidence, INTERVALS_FILE, parse_intervals)
+    if intervals is not None and corpus is not None:
+        check_rules(intervals, evidence, predictions, corpus)
     baselines, baselines_sha256 = read_made(evidence, BASELINES_FILE, parse_baselines)
     advice = (
         *advise_on_sources(evidence),
