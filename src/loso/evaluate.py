@@ -19,6 +19,7 @@ from loso.metrics.mapping import map_out_of_fold
 from loso.metrics.pooling import pool_scores
 from loso.model.feed import Feed, make_feed
 from loso.predict import Prediction, Predictor, number_clips
+from loso.recipe import is_mapped
 
 __all__ = ["Agreement", "Evaluation", "InputDrift", "PoolEvaluation", "evaluate_model"]
 
@@ -180,7 +181,7 @@ def _judge(
         values = [getattr(own, name) for own in by_source.values()]
         pooled[name] = None if inside is None else fmean(values)
     mapped = None
-    if predictor.manifest.target != "vmaf" and len(by_source) >= _LEAST_SOURCES:
+    if is_mapped(predictor.manifest.target) and len(by_source) >= _LEAST_SOURCES:
         mapped = _agreement(y_true, map_out_of_fold(y_true, mu, source))
     return PoolEvaluation(Agreement(**pooled), by_source, mapped)
 
