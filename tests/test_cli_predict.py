@@ -225,7 +225,13 @@ def videos(tmp_path_factory):
         )
     coded = folder / "coded.264"
     (folder / "work" / "coded.bin").rename(coded)
-    return SimpleNamespace(clip=clip, coded=coded, features=measured.features, folder=folder)
+    return SimpleNamespace(
+        clip=clip,
+        coded=coded,
+        features=measured.features,
+        coded_bytes=sum(measured.packet_bytes),
+        folder=folder,
+    )
 
 
 def test_two_videos_give_the_features_of_a_corpus_build(videos):
@@ -247,6 +253,34 @@ def test_raw_videos_give_the_same(videos, tmp_path):
     np.testing.assert_allclose(rows["vif_scale0"], videos.features["vif_scale0"], atol=5e-3)
     with pytest.raises(BadClip, match="raw YUV carries no size; give --width and --height"):
         measure_rows(*raw, encoder="libx264", cq=35)
+
+
+def test_two_videos_tell_what_a_model_may_be_conditioned_on(videos, tmp_path):
+    boxed = tmp_path / "coded.mkv"
+    ffmpeg = [find_ffmpeg().path, "-loglevel", "error", "-i"]
+    scaled = ["-vf", "scale=48:40", "-c:v", "libx264", boxed]
+    subprocess.run([*ffmpeg, videos.clip, *scaled], check=True)
+    listing = [*ffmpeg, boxed, "-c", "copy", "-f", "framecrc", "-"]
+    packets = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    sizes = [int(line.split(",")[4]) for line in packets.splitlines() if line[0] != "#"]
+    how = {"encoder": "libx264", "cq": 35}
+    columns = ["height", "width", "fps", "bitrate_kbps"]
+    rows = measure_rows(videos.clip, boxed, **how)
+    kbps = sum(sizes) * 8 * 25 / FRAMES / 1000
+    assert rows.select(columns).row(3) == (40, 48, 25.0, pytest.approx(kbps))
+    # A stream outside a container has no rate, so no bitrate until it is given one.
+    assert measure_rows(videos.clip, videos.coded, **how).columns[-2:] == ["height", "width"]
+    rows = measure_rows(videos.clip, videos.coded, **how, given={"fps": 25.0, "height": 40.0})
+    kbps = videos.coded_bytes * 8 * 25 / FRAMES / 1000
+    assert rows.select(columns).row(0) == (40.0, 96, 25.0, pytest.approx(kbps))
+
+
+def test_videos_that_lack_a_condition_are_refused_before_they_are_measured(call, videos, folder):
+    pair = ("--reference", videos.clip, "--distorted", videos.coded)
+    words = ("predict", "--model", folder, *pair, "--encoder", "libx264", "--cq", 35)
+    with pytest.raises(BadInput, match=r"missing columns: test, found src, .*--set COL=VALUE"):
+        call(*words, "--key", "test")
+    assert len(objects(call(*words, "--key", "test", "--set", "test=2").out)) == FRAMES
 
 
 def test_videos_are_scored_in_one_call(call, folder, videos):
