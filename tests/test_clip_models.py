@@ -1,7 +1,9 @@
 """Models of other targets than VMAF: clips as the unit, other features, conditions, statistics."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -181,6 +183,18 @@ def test_records_say_the_whole_of_what_goes_in_and_comes_out(made, corpus):
     card = (place / "model/MODEL_CARD.md").read_text()
     assert "predict mos of a clip from 6 features of its frames" in card
     assert "mean, p5, frame 0 left out" in card
+
+
+def test_every_key_that_only_such_models_have_is_documented(made):
+    text = (Path(__file__).parents[1] / "docs/formats.md").read_text(encoding="utf-8")
+    section = text.partition("### Records of other inputs")[2].partition("\n### ")[0]
+    documented = set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE))
+    manifest = json.loads((made[0] / "model" / f"{STEM}.json").read_text())
+    sidecar = json.loads((made[0] / "model" / f"{STEM}_seed0.json").read_text())
+    found = {*manifest, *sidecar} | {f"training_recipe.{key}" for key in sidecar["training_recipe"]}
+    usual = set(re.findall(r"^\| `([\w.]+)` \|", text.replace(section, ""), re.MULTILINE))
+    assert documented <= found
+    assert found - usual <= documented | {"corpus", "training_recipe", "gate", "evidence", "eval"}
 
 
 def test_the_usual_model_says_none_of_it(make_run, tmp_path):
