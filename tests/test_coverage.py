@@ -1,5 +1,6 @@
 """Coverage is asserted on many new simulated sources, by the very code that judges a real run."""
 
+from dataclasses import replace
 from itertools import combinations
 from statistics import NormalDist
 
@@ -103,6 +104,13 @@ def test_rows_taken_as_exchangeable_would_fail_that_test(monkeypatch):
     monkeypatch.setattr("loso.intervals.source_quantiles", pooled)
     mean = coverage_of_new_sources(150).mean(axis=0)
     assert (mean[:, 1] < 0.8 - SLACK[1]).all(), mean
+
+
+def test_clips_as_the_unit_have_one_pool_that_is_what_frames_had():
+    corpus = Simulated(1)
+    of_frames = corpus.measure(judged=[2, 7]).by_pool["frame"]
+    corpus.questions = replace(corpus.questions, unit="clip")
+    assert corpus.measure(judged=[2, 7]).by_pool == {"clip": of_frames}
 
 
 # -- By hand --------------------------------------------------------------------------------------

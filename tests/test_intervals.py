@@ -17,6 +17,7 @@ from loso.intervals import (
     fit_rule,
     level_key,
     parse_intervals,
+    pools_of,
     source_quantiles,
     supports,
     write_intervals,
@@ -304,6 +305,20 @@ def test_what_is_written_is_read_again(tmp_path):
     assert not found.speaks_of("b" * 64, {1: "c" * 64, 0: "b" * 64})
     assert not found.speaks_of("a" * 64, {1: "c" * 64})
     assert not found.speaks_of(None, {})
+
+
+def test_intervals_of_clips_have_one_pool(tmp_path):
+    assert pools_of("clip") == ("clip",)
+    assert pools_of("frame") == POOLS
+    coverage = RECORD["coverage"] | {"by_pool": {"clip": COVERAGE}}
+    record = RECORD | {"by_pool": {"clip": RULE}, "coverage": coverage}
+    path = tmp_path / "intervals.json"
+    path.write_text(json.dumps(record))
+    assert parse_intervals(path.read_bytes(), path).unit == "clip"
+    assert IntervalsFile.model_validate(RECORD).unit == "frame"
+    path.write_text(json.dumps(record | {"coverage": RECORD["coverage"]}))
+    with pytest.raises(BadEvidence, match=r"pool clip is missing"):
+        parse_intervals(path.read_bytes(), path)
 
 
 @pytest.mark.parametrize(
