@@ -124,11 +124,13 @@ def input_matrix(
         for name in spec.features.columns
         for statistic in spec.statistics
     ]
-    features = [column_values(rows, name, where) for name in columns]
-    conditions = [Condition.parse(text).values(rows, where) for text in spec.conditions]
-    block, warnings = codec_block(rows, cq_range) if spec.codec_block else (None, ())
-    inner = [] if block is None else [block]
-    return np.column_stack([*features, *inner, *conditions]), warnings
+    inputs = [column_values(rows, name, where) for name in columns]
+    warnings: tuple[str, ...] = ()
+    if spec.codec_block:
+        block, warnings = codec_block(rows, cq_range)
+        inputs += [*block.T]
+    inputs += [Condition.parse(text).values(rows, where) for text in spec.conditions]
+    return np.column_stack(inputs), warnings
 
 
 def codec_block(
