@@ -255,7 +255,8 @@ def test_graphs_take_raw_features_and_standardised_conditions(made, predictor, c
 
 
 def test_few_frames_in_another_order_are_fed_as_in_training(predictor, corpus, fit):
-    own = corpus.rows.filter(src="c").sample(fraction=1.0, shuffle=True, seed=1)
+    own = corpus.rows.filter(pl.col("src") == "c", pl.col("cq") < 40)
+    own = own.sample(fraction=1.0, shuffle=True, seed=1)
     feed = make_feed(predictor.model, own)
     whole = {row: i for i, row in enumerate(fit.rows.select("src", "encoder", "cq").rows())}
     order = [whole[row] for row in feed.rows.select("content", "encoder", "cq").rows()]
@@ -363,10 +364,15 @@ def test_the_folder_is_clean_before_and_after_its_flip(copied, made):
     [
         (STEM, lambda c: c["condition_mean"].reverse(), "condition_mean is not that of the corpus"),
         (STEM, lambda c: c["condition_std"].pop(), "length of condition_std"),
-        (STEM, lambda c: c["codec_block_layout"].pop(), "codec_block_layout"),
+        (STEM, lambda c: c["codec_block_layout"].pop(), "manifest people.json: codec_block_layout"),
         (STEM, lambda c: c["inputs"].update(conditions=["a:b"]), "no such condition"),
         (STEM, lambda c: c["inputs"].update(statistics=["mean", "std"]), "feature_order"),
         (STEM, lambda c: c["inputs"]["features"]["columns"].pop(), "not a column for each feature"),
+        (
+            STEM,
+            lambda c: c["confidence"]["by_pool"]["clip"]["quantiles"].update({"0.8": 2.0}),
+            "ensemble people.onnx: lower is not what the members and the manifest give",
+        ),
         (STEM, lambda c: c.update(target_seen=[0, 9]), "target_seen is not that of the corpus"),
         (STEM, lambda c: c["training_ranges"].pop("height"), "training_ranges of other inputs"),
         (
