@@ -55,6 +55,23 @@ def write_rows(path: Path, rows: Sequence[dict]) -> Path:
 
 
 @pytest.fixture
+def loso(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line as a shell would: its exit code, stdout and stderr."""
+    from loso.cli import main
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["loso", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def make_corpus(tmp_path: Path) -> Callable[..., Path]:
     """Write a made-up corpus of 72 rows, or as `options` ask, each row edited; return its path."""
 

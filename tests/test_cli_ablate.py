@@ -1,25 +1,9 @@
 import json
 import re
-import sys
 
 import pytest
 
-from loso.cli import main
-
 OF_MOS = ["--recipe", "clip-mos", "--epochs", "3", "--hidden", "4", "--min-rows", "1"]
-
-
-@pytest.fixture
-def loso(monkeypatch, capsys):
-    """Run the command line; return its exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["loso", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
-from loso.cli import main
 from loso.files import read_json
 from loso.video.encoders import ENCODERS
 from loso.video.ffmpeg import find_ffmpeg
@@ -23,21 +23,10 @@ def clip(tmp_path):
 
 
 @pytest.fixture
-def loso(tmp_path, monkeypatch, capsys):
-    """Run the command line in an empty folder; return its exit code, stdout and stderr."""
+def loso(loso, tmp_path, monkeypatch):
+    """Build a corpus in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def loso(*words):
-        monkeypatch.setattr(sys, "argv", ["loso", "corpus", "build", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return loso
+    return partial(loso, "corpus", "build")
 
 
 FAST = ("--encoder", "libx264", "--preset", "ultrafast")

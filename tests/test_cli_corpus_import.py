@@ -1,13 +1,11 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from loso import load_corpus
-from loso.cli import main
 from loso.files import read_json
 from loso.schema import CANONICAL_6
 
@@ -17,7 +15,7 @@ CLIPS = ("ant_200kbps_64p_h264", "ant_800kbps_64p_h264", "bee_200kbps_64p_x265")
 
 
 @pytest.fixture
-def loso(tmp_path, monkeypatch, capsys):
+def loso(loso, tmp_path, monkeypatch):
     """Import the three logs of an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     for clip in CLIPS:
@@ -25,19 +23,11 @@ def loso(tmp_path, monkeypatch, capsys):
         frames = [{"frameNum": at, "metrics": {**features, "vmaf": 90.0 + at}} for at in range(2)]
         Path(f"{clip}.json").write_text(json.dumps({"version": "3.0.0", "frames": frames}))
 
-    def loso(*words, pattern=PATTERN, logs=CLIPS):
+    def run(*words, pattern=PATTERN, logs=CLIPS):
         paths = [f"{clip}.json" for clip in logs]
-        words = ["loso", "corpus", "import", *paths, "--out", "c.jsonl", *pattern, *words]
-        monkeypatch.setattr(sys, "argv", [*map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        return loso("corpus", "import", *paths, "--out", "c.jsonl", *pattern, *words)
 
-    return loso
+    return run
 
 
 @pytest.fixture

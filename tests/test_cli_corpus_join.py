@@ -1,11 +1,9 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from loso.cli import main
 from loso.corpus.load import load_corpus
 from loso.files import read_json
 
@@ -14,7 +12,7 @@ CLIPS = {"ant": 4.5, "bee": 3.25, "cat": 2.0}
 
 
 @pytest.fixture
-def loso(make_corpus, monkeypatch, capsys):
+def loso(loso, make_corpus, monkeypatch):
     """Join corpus.jsonl, 72 rows of three clips called by an alias, with a table of lines."""
 
     def edit(_, row):
@@ -22,20 +20,12 @@ def loso(make_corpus, monkeypatch, capsys):
 
     monkeypatch.chdir(make_corpus(edit=edit).parent)
 
-    def loso(*words, table=CLIPS, out="new.jsonl"):
+    def run(*words, table=CLIPS, out="new.jsonl"):
         lines = "".join(f"{clip},{mos},A\n" for clip, mos in table.items())
         Path("mos.csv").write_text(f"clip,mos,panel\n{lines}", encoding="utf-8")
-        line = ["loso", "corpus", "join", "corpus.jsonl", "mos.csv", "--out", out, *words]
-        monkeypatch.setattr(sys, "argv", line)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        return loso("corpus", "join", "corpus.jsonl", "mos.csv", "--out", out, *words)
 
-    return loso
+    return run
 
 
 def test_what_a_user_sees(loso):

@@ -5,26 +5,12 @@ import sys
 import pytest
 import typer
 
-from loso.cli import judge, main
+from loso.cli import judge
 from loso.cli.options import parse_seeds
 from loso.corpus.load import load_corpus
 from loso.errors import BadSettings
 from loso.recipe import Recipe
 from loso.run_folder import train_into
-
-
-@pytest.fixture
-def loso(monkeypatch, capsys):
-    """Run the command line; return its exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["loso", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
-
 
 # -- loso gate ------------------------------------------------------------------------------------
 

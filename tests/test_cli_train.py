@@ -10,24 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from loso.cli import app, main
+from loso.cli import app
 from loso.recipe import Compute, GateThresholds, Recipe, TrainingNeeds
 
 SHORT = ["--epochs", "120", "--lr", "0.005", "--hidden", "16", "--seeds", "0,1"]
-
-
-@pytest.fixture
-def loso(monkeypatch, capsys):
-    """Run a command line as a shell would: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["loso", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

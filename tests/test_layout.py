@@ -13,7 +13,7 @@ PACKAGE = Path(loso.__file__).parent
 
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
-errors files schema recipe thresholds features progress
+errors files records schema recipe thresholds features progress
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
 video video.encoders video.ffmpeg video.clips video.logged video.measure video.pair

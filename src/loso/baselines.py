@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from loso.errors import BadEvidence
 from loso.files import write_json
@@ -30,6 +30,7 @@ from loso.metrics import (
     rmse_star,
 )
 from loso.recipe import is_mapped
+from loso.records import parse_record
 
 __all__ = [
     "LEVEL",
@@ -261,13 +262,5 @@ def write_baselines(path: Path, baselines: BaselinesFile) -> None:
 
 def parse_baselines(content: bytes, path: Path) -> BaselinesFile:
     """Return the record in `content`, which came from `path`; BadEvidence where it is none."""
-    try:
-        return BaselinesFile.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the record"
-        raise BadEvidence(
-            f"{key} cannot be used: {first['msg']}",
-            where=str(path),
-            fix=f"remove the file, or compute it again (loso ablate {path.parent})",
-        ) from None
+    fix = f"remove the file, or compute it again (loso ablate {path.parent})"
+    return parse_record(BaselinesFile, content, path, refusal=BadEvidence, fix=fix)

@@ -14,11 +14,12 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loso.errors import BadEvidence, BadSettings
 from loso.files import write_json
 from loso.metrics.pooling import CLIP_POOLS
+from loso.records import parse_record
 
 __all__ = [
     "LEAST_SOURCES",
@@ -317,13 +318,5 @@ def write_intervals(path: Path, intervals: IntervalsFile) -> None:
 
 def parse_intervals(content: bytes, path: Path) -> IntervalsFile:
     """Return the record in `content`, which came from `path`; BadEvidence where it is none."""
-    try:
-        return IntervalsFile.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the record"
-        raise BadEvidence(
-            f"{key} cannot be used: {first['msg']}",
-            where=str(path),
-            fix=f"remove the file, or calibrate again (loso calibrate {path.parent})",
-        ) from None
+    fix = f"remove the file, or calibrate again (loso calibrate {path.parent})"
+    return parse_record(IntervalsFile, content, path, refusal=BadEvidence, fix=fix)
