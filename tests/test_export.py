@@ -9,18 +9,20 @@ import polars as pl
 import pytest
 
 from loso import export as export_module
+from loso.calibration import calibrate_run
 from loso.corpus.load import load_corpus
 from loso.engine.network import Network
 from loso.errors import BadEvidence, BadInput, BadSettings, Busy, Refused
 from loso.export import export_model
 from loso.files import folder_lock, sha256_of, write_json
 from loso.inputs import build_inputs
-from loso.intervals import Rule
+from loso.intervals import parse_intervals
 from loso.model.files import Manifest, Registry, Sidecar, find_manifest, read_record
 from loso.model.final_fit import FINAL_FOLD, fit_final, make_graphs
 from loso.model.onnx_graph import Session, read_graph
 from loso.recipe import Compute, GateThresholds, InputSpec, Recipe
 from loso.registry import flip
+from loso.run_folder import train_into
 from loso.verdict import validate_run
 
 FLOAT32 = 1e-3
@@ -60,9 +62,9 @@ def contents(folder):
     }
 
 
-def intervals_for(run, corpus, seeds=SEEDS, form="scaled"):
+def intervals_for(run, corpus, seeds=SEEDS):
     """An intervals.json as calibration writes it, with made-up widths."""
-    rule = {"form": form, "s0": 0.5, "quantiles": {"0.5": 1.0, "0.8": 3.0}}
+    rule = {"form": "scaled", "s0": 0.5, "quantiles": {"0.5": 1.0, "0.8": 3.0}}
     level = {
         "mean": 0.82,
         "worst": 0.6,
@@ -135,14 +137,13 @@ def test_the_same_inputs_give_the_same_bytes_wherever_they_lie(promoted, tmp_pat
     assert not any(str(tmp_path).encode() in content for content in first.values())
 
 
-@pytest.mark.parametrize("form", ["absolute", "scaled"])
-def test_graphs_give_what_the_trained_weights_give(promoted, tmp_path, form):
-    run, path = promoted
-    intervals_for(run, path, form=form)
+def test_graphs_give_what_the_trained_weights_give(make_corpus, tmp_path):
+    run, path = tmp_path / "run", make_corpus(sources=("ant", "bee", "cat", "dog", "elk"))
+    corpus, recipe = load_corpus(path), Recipe(epochs=3, hidden=4, lr=1e-2, standardise_target=True)
+    train_into(run, corpus, recipe, SEEDS, compute=COMPUTE)
+    intervals = calibrate_run(run, corpus, SEEDS, compute=COMPUTE)
     judge(run, path)
     export(run, path, tmp_path / "model")
-    corpus = load_corpus(path)
-    recipe = Recipe(epochs=1, hidden=4)
     fit = fit_final(corpus, recipe, SEEDS, compute=COMPUTE)
     raw = build_inputs(corpus).matrix
     scores = fit.predict(raw)
@@ -155,22 +156,22 @@ def test_graphs_give_what_the_trained_weights_give(promoted, tmp_path, form):
     graph, _ = read_graph(tmp_path / f"model/{STEM}.onnx", outputs=outputs)
     found = Session(graph).run(raw[:, :6], raw[:, 6:])
     sigma = scores.std(axis=0, ddof=1)
-    half = 3.0 if form == "absolute" else 3.0 * (sigma + 0.5)
+    half = intervals.by_pool["frame"].half_width(sigma, 0.8)
     upper = np.clip(scores.mean(axis=0) + half, 0, 100)
     assert np.abs(found["mu"] - scores.mean(axis=0)).max() < FLOAT32
     assert np.abs(found["sigma"] - sigma).max() < FLOAT32
     assert np.abs(found["upper"] - upper).max() < FLOAT32
     manifest = read_record(tmp_path / f"model/{STEM}.json", Manifest)
     assert manifest.confidence.nominal_coverage == 0.8
-    assert manifest.confidence.n_calibration_sources == 9
-    assert manifest.confidence.by_pool["p5"] == Rule(
-        form=form, s0=0.5, quantiles={"0.5": 1.0, "0.8": 3.0}
-    )
+    assert manifest.confidence.n_calibration_sources == 5
+    assert manifest.confidence.by_pool == intervals.by_pool
+    measured = intervals.coverage.by_pool["frame"].hierarchical["0.8"]
     at = manifest.confidence.measured_coverage["by_pool"]["frame"]["0.8"]
-    assert at == {"mean": 0.82, "worst": 0.6, "worst_source": "ant", "mean_width": 6.0}
+    assert at == measured.model_dump(include={"mean", "worst", "worst_source", "mean_width"})
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
-    assert "supported by 9 sources" in card
-    assert "| frame | 0.820 | ant | 0.600 | 6.00 |" in card
+    assert "supported by 5 sources" in card
+    row = f"| {measured.mean:.3f} | {measured.worst_source} | {measured.worst:.3f} "
+    assert f"| frame {row}| {measured.mean_width:.2f} |" in card
 
 
 def test_the_final_fit_is_no_fold_and_sees_every_row(promoted):
@@ -505,8 +506,6 @@ def test_a_wrong_ensemble_is_never_written(promoted, monkeypatch, output):
     run, corpus = promoted
     intervals_for(run, corpus)
     fit = fit_final(load_corpus(corpus), Recipe(epochs=1, hidden=4), SEEDS, compute=COMPUTE)
-    from loso.intervals import parse_intervals
-
     path = run / "intervals.json"
     intervals = parse_intervals(path.read_bytes(), path)
     make_graphs(fit, intervals)

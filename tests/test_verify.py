@@ -11,7 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from loso.calibration import calibrate_run
 from loso.cli.verify import verify as verify_command
+from loso.corpus.load import load_corpus
 from loso.engine.network import first_network
 from loso.errors import BadCorpus, BadInput
 from loso.export import export_model
@@ -20,43 +22,18 @@ from loso.model.onnx_build import ensemble_graph, member_graph
 from loso.model.sums import refresh_sums
 from loso.recipe import Compute, GateThresholds, Recipe
 from loso.registry import flip, unflip
+from loso.run_folder import LOSSES_FILE, RUN_FILE, train_into
 from loso.schema import CANONICAL_6, ENCODER_VOCAB
 from loso.verdict import validate_run
 from loso.verify import verify_model
 
 SEEDS = (0, 1)
+SOURCES = ("ant", "bee", "cat", "fox", "gnu")
+RECIPE = Recipe(epochs=3, hidden=4, lr=1e-2, standardise_target=True)
+COMPUTE = Compute(device="cpu", threads=1)
 STEM = "fr"
 MEMBER = f"{STEM}_seed0"
 LOOSE = GateThresholds(mean_plcc_threshold=0.5, plcc_spread_max=1.0, per_seed_min=0.5)
-
-
-def write_intervals(run, corpus):
-    """An intervals.json as calibration writes it, with made-up widths."""
-    rule = {"form": "scaled", "s0": 0.5, "quantiles": {"0.5": 1.0, "0.8": 3.0}}
-    level = {"mean": 0.82, "worst": 0.6, "worst_source": "ant", "mean_width": 6.0}
-    level["by_source"] = {"ant": {"coverage": 0.6, "width": 6.0}}
-    pool = {"hierarchical": {"0.8": level}, "gaussian": {"0.8": level}, "permuted_split": {}}
-    pool |= {"left_out": {}, "rules": {"ant": rule}}
-    pools = ("frame", "mean", "hmean", "p1", "p5")
-    content = {
-        "corpus_sha256": sha256_of(corpus),
-        "seeds": SEEDS,
-        "predictions": {str(s): sha256_of(run / f"oof_seed{s}.parquet") for s in SEEDS},
-        "target": "vmaf",
-        "n_calibration_sources": 9,
-        "sources": ["ant", "bee", "cat"],
-        "excluded_sources": [],
-        "default_level": 0.8,
-        "by_pool": dict.fromkeys(pools, rule),
-        "coverage": {
-            "judged_sources": ["ant"],
-            "n_pairs": 2,
-            "n_pairs_possible": 3,
-            "capped": True,
-            "by_pool": dict.fromkeys(pools, pool),
-        },
-    }
-    write_json(run / "intervals.json", content)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +42,17 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture
-def chain(once, make_run, tmp_path):
+def chain(once, make_corpus, tmp_path):
     """Copies of a corpus, a promoted run and its flipped export, all made once."""
     if not (once / "model").exists():
-        run = make_run(seeds=SEEDS, edit=lambda _, c: c.update(epochs=1, hidden=4))
-        shutil.move(run, once / "run")
-        shutil.copy(tmp_path / "corpus.jsonl", once)
         run, corpus = once / "run", once / "corpus.jsonl"
-        write_intervals(run, corpus)
+        shutil.move(make_corpus(sources=SOURCES), corpus)
+        train_into(run, load_corpus(corpus), RECIPE, SEEDS, compute=COMPUTE)
+        for name in (RUN_FILE, LOSSES_FILE):  # nothing is judged by them
+            (run / name).unlink()
+        calibrate_run(run, load_corpus(corpus), SEEDS, compute=COMPUTE)
         verdict = validate_run(run, SEEDS, LOOSE, corpus=corpus)[1]
-        compute = Compute(engine="batched", device="cpu", threads=1)
-        export_model(run, corpus, once / "trial", stem=STEM, compute=compute)
+        export_model(run, corpus, once / "trial", stem=STEM, compute=COMPUTE)
         shutil.copytree(once / "trial", once / "model")
         flip(once / "model", verdict)
     for name in ("run", "trial", "model"):
@@ -134,7 +111,6 @@ def test_an_export_is_clean_before_and_after_its_flip(chain):
 
 
 def test_a_clean_folder_of_two_models_beside_others_is_clean(chain):
-    compute = Compute(engine="batched", device="cpu", threads=1)
     (chain.model / "other.onnx").write_bytes(b"theirs")
     edit(
         chain.model / "registry.json",
@@ -142,7 +118,7 @@ def test_a_clean_folder_of_two_models_beside_others_is_clean(chain):
             {"id": "other", "kind": "filter", "onnx": "other.onnx", "sha256": sha(b"theirs")}
         ),
     )
-    export_model(chain.run, chain.corpus, chain.model, stem="two", compute=compute)
+    export_model(chain.run, chain.corpus, chain.model, stem="two", compute=COMPUTE)
     found = verify_model(chain.model, **chain.all)
     assert (told(found), found.models) == ([], (STEM, "two"))
     assert verify_model(chain.model, stem="two").models == ("two",)
@@ -755,7 +731,7 @@ def test_another_corpus_is_found(chain, make_corpus):
         (MANIFEST, put("encoders_seen", value=[]), f"{MANIFEST}: encoders_seen is not that of the"),
         (
             SIDECAR,
-            put("training_recipe", "excluded_sources", value=["ant", "bee", "cat"]),
+            put("training_recipe", "excluded_sources", value=[*SOURCES]),
             "corpus.jsonl: no rows are left: every source is excluded",
         ),
         (
