@@ -484,10 +484,10 @@ def test_external_weights_stay_inside_the_folder(foreign, tmp_path):
     out = foreign()
     data = out / f"{STEM}_seed0.onnx.data"
     data.rename(tmp_path / "outside.data")
-    with pytest.raises(BadInput, match=r"seed0\.onnx\.data: cannot be read"):
+    with pytest.raises(BadInput, match=r"seed0\.onnx\.data: file not found"):
         Predictor.load(out)
     data.symlink_to(tmp_path / "outside.data")
-    with pytest.raises(BadInput, match=r"seed0\.onnx\.data: cannot be read"):
+    with pytest.raises(BadInput, match=r"seed0\.onnx\.data: not opened"):
         Predictor.load(out)
 
 
@@ -523,7 +523,7 @@ def test_one_of_several_models_is_named_by_its_stem(changed):
         (lambda m: m["members"][1].update(sha256="0" * 64), "seed1.onnx: its sha256 in the mani"),
         (lambda m: m.update(sha256="0" * 64), f"{STEM}.onnx: its sha256 in the manifest does not"),
         (lambda m: m.pop("sha256"), "does not match, expected None"),
-        (lambda m: m["members"][2].update(onnx="absent.onnx"), "absent.onnx: cannot be read"),
+        (lambda m: m["members"][2].update(onnx="absent.onnx"), "absent.onnx: file not found"),
         (lambda m: m.pop("cq_min"), "no range of cq, which crf_norm needs, found None..6"),
         (lambda m: m.update(encoder_vocab=OLD_VOCABULARY), "encoder_vocab does not match"),
         (lambda m: m.update(feature_std=[1.0] * 7), "the length of feature_std does not match"),
@@ -554,8 +554,8 @@ def test_changed_and_cut_graphs_are_refused(changed, name):
     [
         (f"{STEM}.json", "not opened, expected a regular file of at most 16777216 bytes, no link"),
         (f"{STEM}_seed0.json", "not opened"),
-        (f"{STEM}.onnx", "cannot be read"),
-        (f"{STEM}_seed0.onnx", "cannot be read"),
+        (f"{STEM}.onnx", "not opened"),
+        (f"{STEM}_seed0.onnx", "not opened"),
     ],
 )
 def test_links_are_not_followed(changed, tmp_path, name, text):

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from loso.errors import BadInput
+from loso.files import read_regular
 from loso.model.files import INPUT_NAMES, MEMBER_OUTPUTS
 from loso.model.onnx_build import ensemble_graph, member_graph
 
@@ -48,8 +47,15 @@ _OPSETS: Final = range(7, 22)
 _MEMBER_OPS: Final = frozenset({"Concat", "Gemm", "Div", "Erf", "Add", "Mul", "Squeeze"})
 _ENSEMBLE_OPS: Final = _MEMBER_OPS | {"Sub", "Sqrt", "ReduceMean", "Clip"}
 _MOST_NODES: Final = 4096
-_MOST_NUMBERS_A_ROW: Final = 2**20
-_ROWS_AT_ONCE: Final = 16_384  # keeps the activations of wide layers in tens of megabytes
+_MOST_NUMBERS_A_ROW: Final = 2**18
+"""Of all nodes together. The largest recipe, 4 layers of 512 with 6 nodes each, takes 12,288 a
+member: 20 of them fit."""
+
+_BYTES_AT_ONCE: Final = 64 * 2**20
+"""What the values of all nodes take for the rows of one call, were none given back in between."""
+
+_ROWS: Final = "batch"
+_UNKNOWN: Final = onnx.TensorShapeProto.Dimension()
 _PLAIN_NAME: Final = re.compile(r"\w[\w.-]*", re.ASCII)
 _DTYPES: Final = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.INT64: np.dtype("<i8")}
 _PLAIN_ATTRIBUTES: Final = {
@@ -68,7 +74,7 @@ class GraphFile:
     """A graph that was checked: its bytes written anew, all weights inside, and what it takes.
 
     `widths` are those of `features` and `codec_onehot`; `external` holds the sha256 of every file
-    that its weights came from.
+    that its weights came from; `numbers_a_row` counts what its nodes give for a row.
     """
 
     content: bytes = field(repr=False)
@@ -77,6 +83,7 @@ class GraphFile:
     widths: tuple[int, int]
     outputs: tuple[str, ...]
     external: Mapping[str, str]
+    numbers_a_row: int
 
 
 def read_graph(
@@ -90,7 +97,7 @@ def read_graph(
 
     With `take_external`, weights may lie in files beside it; see `check_graph`.
     """
-    content = _read_regular(path)
+    content = read_regular(path, MOST_BYTES)
     folder = path.parent if take_external else None
     graph = check_graph(content, where=str(path), outputs=outputs, widths=widths, folder=folder)
     return graph, hashlib.sha256(content).hexdigest()
@@ -126,9 +133,9 @@ def check_graph(
     found = _signature(model, where, outputs)
     if widths is not None and found != widths:
         raise _refusal(where, "inputs of another width", f"{widths}", f"{found}")
-    _check_sizes(model, where)
+    numbers = _numbers_a_row(model, where)
     checked = model.SerializeToString(deterministic=True)
-    return GraphFile(checked, where, opset, found, tuple(outputs), external)
+    return GraphFile(checked, where, opset, found, tuple(outputs), external, numbers)
 
 
 def _refusal(where: str, problem: str, expected: object = "", found: object = "") -> BadInput:
@@ -216,17 +223,43 @@ def _signature(model: onnx.ModelProto, where: str, outputs: Sequence[str]) -> tu
     return features, codec
 
 
-def _check_sizes(model: onnx.ModelProto, where: str) -> None:
-    """Refuse a graph that is not one, and values of a row that no model needs memory for."""
+def _numbers_a_row(model: onnx.ModelProto, where: str) -> int:
+    """Return how many numbers all nodes together give for a row.
+
+    Refused: a graph that is none, numbers that no model needs, and values that grow otherwise than
+    with the rows, such as each row held against each other one.
+    """
+    graph = model.graph
+    del graph.value_info[:]  # what a file says of its own sizes counts for nothing
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = _ROWS
     try:
         onnx.checker.check_model(model)
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except Exception as error:  # noqa: BLE001 (its own classes, and text that is no UTF-8)
         raise _refusal(where, f"not a graph that can run ({_first_line(error)})") from None
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if math.prod(max(dim.dim_value, 1) for dim in dims) > _MOST_NUMBERS_A_ROW:
-            raise _refusal(where, f"{value.name[:80]!r} takes too much memory for a row")
+    found = {
+        value.name: value.type.tensor_type.shape.dim
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    total = 0
+    for name in (name for node in graph.node for name in node.output):
+        dims = list(found.get(name, [_UNKNOWN]))
+        each = dims[1:] if dims and dims[0].dim_param == _ROWS else dims
+        if not all(dim.dim_value > 0 for dim in each):
+            raise _refusal(where, f"{name[:80]!r} has no known size for a row")
+        total += math.prod(dim.dim_value for dim in each)
+    for value in graph.output:
+        value.type.tensor_type.shape.dim.add(dim_param=_ROWS)
+        if [dim.dim_param for dim in found.get(value.name, ())] != [_ROWS]:
+            raise _refusal(where, f"{value.name} is not one number for each row")
+    if total > _MOST_NUMBERS_A_ROW:
+        problem = "takes too much memory for a row"
+        raise _refusal(where, problem, f"at most {_MOST_NUMBERS_A_ROW} numbers", total)
+    return total
 
 
 def _take_in_weights(model: onnx.ModelProto, where: str, folder: Path | None) -> dict[str, str]:
@@ -243,7 +276,7 @@ def _take_in_weights(model: onnx.ModelProto, where: str, folder: Path | None) ->
         if not _PLAIN_NAME.fullmatch(name):
             raise _refusal(where, "weights outside the folder", "a plain file name", name[:80])
         if name not in files:
-            files[name] = _read_regular(folder / name)
+            files[name] = read_regular(folder / name, MOST_BYTES)
         content = files[name]
         numbers = [entries.get("offset", "0"), entries.get("length", str(len(content)))]
         if not all(re.fullmatch("[0-9]{1,12}", number) for number in numbers):
@@ -256,22 +289,6 @@ def _take_in_weights(model: onnx.ModelProto, where: str, folder: Path | None) ->
         tensor.data_location = TensorProto.DEFAULT
         tensor.raw_data = content[offset : offset + length]
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-
-
-def _read_regular(path: Path) -> bytes:
-    """Return the content of a regular file of bounded size; a link is not followed."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        with open(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as stream:  # noqa: PTH123
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _refusal(str(path), "not a regular file")
-            content = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise _refusal(str(path), f"cannot be read ({error.strerror})") from None
-    if len(content) > MOST_BYTES:
-        raise _refusal(str(path), "too large for a graph", f"at most {MOST_BYTES} bytes")
-    return content
 
 
 # -- Running --------------------------------------------------------------------------------------
@@ -294,6 +311,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 (onnxruntime's classes share no other base)
             raise _refusal(graph.where, f"cannot be opened ({_first_line(error)})") from None
         self._graph = graph
+        self._rows_at_once = max(1, _BYTES_AT_ONCE // (4 * graph.numbers_a_row))
 
     def run(
         self, features: NDArray[np.floating], codec_block: NDArray[np.floating]
@@ -301,8 +319,8 @@ class Session:
         """Return each output (rows,) of rows (rows, F) and (rows, C), by its name."""
         blocks = [np.ascontiguousarray(a, dtype=np.float32) for a in (features, codec_block)]
         pieces = [
-            self._run([a[start : start + _ROWS_AT_ONCE] for a in blocks])
-            for start in range(0, len(blocks[0]), _ROWS_AT_ONCE)
+            self._run([a[start : start + self._rows_at_once] for a in blocks])
+            for start in range(0, len(blocks[0]), self._rows_at_once)
         ]
         if not pieces:
             return {name: np.empty(0, dtype=np.float32) for name in self._graph.outputs}
