@@ -70,6 +70,11 @@ def test_what_is_constant_in_a_clip_stays_as_it_is(corpus):
     assert "tag" not in clips.columns
 
 
+def test_frames_are_counted_whatever_the_corpus_says(corpus):
+    counted = replace(corpus, rows=corpus.rows.with_columns(n_frames=pl.lit(99)))
+    assert set(as_clips(counted, CANONICAL_6).rows["n_frames"]) == {5}
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_order_of_frames_does_not_matter(corpus, seed):

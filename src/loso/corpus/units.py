@@ -50,7 +50,7 @@ def as_clips(
                 where=str(corpus.path),
                 fix="keep frame 0, or measure more frames",
             )
-    others = [name for name in rows.columns if name not in names]
+    others = [name for name in rows.columns if name not in {*names, "n_frames"}]
     numbers = [name for name in others if rows[name].dtype.is_numeric()]
     constant = rows.group_by(names).agg(pl.col(others).n_unique() == 1).select(others)
     rest = [name for name in others if name not in numbers and constant[name].all()]
