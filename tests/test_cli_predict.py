@@ -92,6 +92,20 @@ def test_rows_come_from_stdin(call, folder, rows, tmp_path, monkeypatch):
     assert [clip["n_frames"] for clip in objects(found.out)] == [30, 30]
 
 
+@pytest.mark.parametrize(("cq", "told"), [("19", "19"), ("19.5", "19.5")])
+def test_what_names_a_row_is_printed_as_it_came(call, folder, rows, tmp_path, cq, told):
+    row = rows.row(0, named=True) | {"frame_index": 0}
+    line = json.dumps(row | {"cq": "CQ"}).replace('"CQ"', cq)
+    for name in ("rows.jsonl", "rows.csv"):
+        (tmp_path / name).write_text(line + "\n")
+        if name == "rows.csv":
+            table = pl.DataFrame([row | {"cq": json.loads(cq)}])
+            table.write_csv(tmp_path / name)
+        found = call("predict", "--model", folder, "--features", tmp_path / name)
+        assert f'"cq": {told}, ' in found.out
+        assert '"frame_index": 0, ' in found.out
+
+
 def test_one_object_with_json(call, folder, rows, tmp_path):
     words = ("predict", "--model", folder, "--features", tmp_path / "rows.csv", "--json")
     expected = Predictor.load(folder).predict(rows, level=0.5)

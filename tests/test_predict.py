@@ -128,6 +128,22 @@ def test_the_ensemble_graph_bakes_in_the_same_bounds(folder, predictor, corpus):
         np.testing.assert_allclose(found[name], values, atol=PARITY / 10)
 
 
+def test_a_clip_of_one_frame_scores_as_that_frame_to_the_last_digit(predictor, corpus):
+    """The same networks speak of both: their spread is no difference of two graphs' roundings."""
+    found = predictor.predict(corpus.rows.gather_every(30))
+    assert found.clips["n_frames"].to_list() == [1] * 200
+    for name in ("mu", "sigma"):
+        assert np.array_equal(found.frames[name], found.clips[f"mean_{name}"])
+
+
+def test_numbers_that_name_rows_keep_their_type(predictor, corpus):
+    rows = corpus.rows.head(3)
+    for kind in (pl.Int64, pl.Float64):
+        typed = rows.with_columns(pl.col("cq").cast(kind))
+        assert predictor.predict(typed).frames.schema["cq"] == kind
+        assert predictor.predict(typed).clips.schema["cq"] == kind
+
+
 def test_a_clips_scores_are_pools_of_its_frames(predictor, corpus, fit):
     found = predictor.predict(corpus.rows)
     scores = expected_scores(fit)

@@ -206,8 +206,7 @@ def _drift(predictor: Predictor, feed: Feed) -> tuple[InputDrift, ...]:
         name: i for i, name in enumerate((*feature_names(model.inputs), *block_names(model.inputs)))
     }
     drifts = []
-    for name in feed.values.columns:
-        values = feed.values[name].to_numpy()
+    for name, values in feed.values.items():
         shift = outside = None
         if name in places:
             i = places[name]

@@ -125,11 +125,14 @@ class Predictor:
             where = f"{'row' if self.model.unit == 'frame' else 'clip'} {lost[0] + 1}"
             raise BadInput("the score is not finite", where=where, fix=REMEASURE)
         row_pool, *clip_pools = pools_of(self.model.unit)
-        counted = [] if clip_pools else [pl.col("n_frames").cast(pl.Int64)]
-        rows = feed.rows.select(*feed.names, *counted).with_columns(
-            **self._bounds(row_pool, mu, sigma, chosen),
-            outside=self._outside(feed.values),
-            unseen_encoder=self._unseen(feed.rows),
+        counted = [] if clip_pools else [feed.rows["n_frames"].cast(pl.Int64)]
+        rows = feed.rows[list(feed.names)].hstack(
+            [
+                *counted,
+                *self._bounds(row_pool, mu, sigma, chosen),
+                self._outside(feed.values, len(mu)),
+                self._unseen(feed.rows),
+            ]
         )
         notes = (*self.model.warnings, *feed.warnings, *_about(rows, self.model.unit))
         clips = rows if not clip_pools else self._pooled(feed, rows, mu, scores, chosen)
@@ -140,21 +143,24 @@ class Predictor:
     ) -> pl.DataFrame:
         """Return what is known of each clip whose frames were scored one by one."""
         keys = [name for name in feed.names if name != "frame_index"]
-        clips = frames.group_by(keys, maintain_order=True).agg(
-            n_frames=pl.len().cast(pl.Int64),
-            n_outside=pl.col("outside").is_not_null().sum().cast(pl.Int64),
-            unseen_encoder=pl.col("unseen_encoder").first(),
-        )
-        pooled = pool_scores(np.vstack([mu, scores]), number_clips(feed.rows.select(keys)))
+        clip = number_clips(frames[keys])
+        _, first, count = np.unique(clip, return_index=True, return_counts=True)
+        outside = np.bincount(clip, frames["outside"].is_not_null().to_numpy())
+        columns = [
+            pl.Series("n_frames", count, dtype=pl.Int64),
+            pl.Series("n_outside", outside.astype(np.int64)),
+            frames["unseen_encoder"][first],
+        ]
+        pooled = pool_scores(np.vstack([mu, scores]), clip)
         for pool in CLIP_POOLS:
-            of_mu, *of_members = pooled[pool]
-            bounds = self._bounds(pool, of_mu, np.std(of_members, axis=0, ddof=1), level)
-            clips = clips.with_columns(**{f"{pool}_{name}": v for name, v in bounds.items()})
-        return clips
+            of_mu, of_members = pooled[pool][0], pooled[pool][1:]
+            sigma = of_members.std(axis=0, ddof=1)
+            columns += self._bounds(pool, of_mu, sigma, level, prefix=f"{pool}_")
+        return frames[keys][first].hstack(columns)
 
     def _bounds(
-        self, pool: str, mu: _Vector, sigma: _Vector, level: float | None
-    ) -> dict[str, pl.Series]:
+        self, pool: str, mu: _Vector, sigma: _Vector, level: float | None, prefix: str = ""
+    ) -> list[pl.Series]:
         confidence = self.manifest.confidence
         low = high = np.full(len(mu), np.nan)
         if confidence is not None and level is not None:
@@ -166,28 +172,30 @@ class Predictor:
             limits = self._target_range() or (-np.inf, np.inf)
             low, high = np.clip(mu - half, *limits), np.clip(mu + half, *limits)
         values = zip(ENSEMBLE_OUTPUTS, (mu, sigma, low, high), strict=True)
-        return {name: pl.Series(name, of_rows).fill_nan(None) for name, of_rows in values}
+        return [pl.Series(prefix + name, column, nan_to_null=True) for name, column in values]
 
     def _target_range(self) -> tuple[float, float] | None:
         if self.manifest.target_range is None and self.manifest.target == "vmaf":
             return VMAF_RANGE
         return self.manifest.target_range
 
-    def _outside(self, values: pl.DataFrame) -> pl.Series:
+    def _outside(self, values: Mapping[str, _Vector], n_rows: int) -> pl.Series:
         """Return for each row the names of the inputs outside their range in training."""
+        names: dict[int, list[str]] = {}
         ranges = self.training_ranges
-        known = [name for name in values.columns if name in ranges]
-        flags = [
-            pl.when(~pl.col(name).is_between(*ranges[name])).then(pl.lit(name)) for name in known
-        ]
-        listed = pl.concat_str(flags, separator=", ", ignore_nulls=True)
-        return values.select(outside=pl.when(listed != "").then(listed)).to_series()
+        for name in (name for name in values if name in ranges):
+            low, high = ranges[name]
+            for row in np.flatnonzero((values[name] < low) | (values[name] > high)).tolist():
+                names.setdefault(row, []).append(name)
+        listed = [", ".join(names[row]) if row in names else None for row in range(n_rows)]
+        return pl.Series("outside", listed, dtype=pl.String)
 
     def _unseen(self, rows: pl.DataFrame) -> pl.Series:
         seen = self.manifest.encoders_seen
         if seen is None:
             return pl.Series("unseen_encoder", [None] * rows.height, dtype=pl.Boolean)
-        return ~rows["encoder"].is_in(list(seen))
+        known = {name: name not in seen for name in rows["encoder"].unique()}
+        return pl.Series("unseen_encoder", [known[name] for name in rows["encoder"]])
 
 
 def measure_rows(
@@ -234,10 +242,11 @@ def measure_rows(
 
 def number_clips(keys: pl.DataFrame) -> NDArray[np.intp]:
     """Return the number of each row's clip; clips count in order of appearance."""
-    groups = keys.with_row_index("row number").group_by(keys.columns, maintain_order=True)
-    clip = np.empty(keys.height, dtype=np.intp)
-    for number, own in enumerate(groups.agg("row number")["row number"]):
-        clip[own.to_numpy()] = number
+    clip = np.zeros(keys.height, dtype=np.intp)
+    if keys.height > 1:
+        groups = keys.with_row_index("row number").group_by(keys.columns, maintain_order=True)
+        of_clip = groups.agg("row number")["row number"]
+        clip[of_clip.explode().to_numpy()] = np.repeat(np.arange(len(of_clip)), of_clip.list.len())
     return clip
 
 
@@ -245,15 +254,15 @@ def _about(rows: pl.DataFrame, unit: str) -> Iterator[str]:
     """Yield what people should know about rows, or clips, that were scored."""
     kind = "rows" if unit == "frame" else "clips"
     outside = rows["outside"].drop_nulls()
-    if len(outside):
+    if not outside.is_empty():
         counts = outside.str.split(", ").explode().value_counts(sort=True).iter_rows()
         yield (
             f"{len(outside)} of {rows.height} {kind} lie outside the range of training, where "
             "scores and intervals have no support: "
             + ", ".join(f"{name} {n}" for name, n in counts)
         )
-    unseen = rows.filter("unseen_encoder", pl.col("encoder").is_in(ENCODER_VOCAB))
-    if unseen.height:
+    if rows["unseen_encoder"].any():
+        unseen = rows.filter("unseen_encoder", pl.col("encoder").is_in(ENCODER_VOCAB))
         counts = unseen.group_by("encoder").len().sort("encoder").iter_rows()
         listed = ", ".join(f"{name} {n}" for name, n in counts)
         yield f"encoders without a row in training; {kind} of each: {listed}"

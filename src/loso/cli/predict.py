@@ -196,7 +196,7 @@ def _read_rows(name: str) -> pl.DataFrame:
     from loso.corpus.jsonl import read_jsonl
 
     if name == "-":
-        return read_jsonl(sys.stdin.buffer.read(), "stdin")
+        return _whole_numbers(read_jsonl(sys.stdin.buffer.read(), "stdin"))
     if not name.endswith(_READERS):
         raise BadInput(
             "not a file of rows by its name",
@@ -215,7 +215,16 @@ def _read_rows(name: str) -> pl.DataFrame:
     except (*unreadable, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise BadInput(f"cannot be read ({reason})", where=name) from None
-    return read_jsonl(content, name)
+    return _whole_numbers(read_jsonl(content, name))
+
+
+def _whole_numbers(table: pl.DataFrame) -> pl.DataFrame:
+    """Return `table` with whole numbers in `cq` and `frame_index` where a corpus has floats."""
+    import polars as pl
+
+    floats = (name for name in ("cq", "frame_index") if table.schema.get(name) == pl.Float64)
+    whole = [n for n in floats if ((c := table[n]) == c.floor()).all() and (c.abs() < 2**53).all()]
+    return table.with_columns(pl.col(whole).cast(pl.Int64))
 
 
 def _write(table: pl.DataFrame, out: Path) -> None:
@@ -300,8 +309,8 @@ def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     width = max(12, *(len(drift.name) for drift in evaluation.inputs))
     yield f"{'input':{width}}  shift of the mean  outside of training"
     for drift in evaluation.inputs:
-        shift, outside = _figure(drift.mean_shift, "+.2f"), _figure(drift.outside_share, ".1%")
-        yield f"{drift.name:{width}}  {shift:>14} sd  {outside:>19}"
+        shift = "-" if drift.mean_shift is None else f"{drift.mean_shift:+.2f} sd"
+        yield f"{drift.name:{width}}  {shift:>17}  {_figure(drift.outside_share, '.1%'):>19}"
 
 
 def _agreement(found: Agreement) -> str:

@@ -5,7 +5,8 @@ Frames that are scored one by one stay as they are; with clips as the unit a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,14 +40,14 @@ _BITS_NEED: Final = ("bitrate_kbps", "fps", "height")
 class Feed:
     """Rows as a model takes them, what names each, and their raw inputs (rows, inputs).
 
-    `values` has a column for each input that has a range in training, `cq` last. With clips as the
+    `values` has those of each input that has a range in training, `cq` last. With clips as the
     unit, `rows` says in `n_frames` how many were averaged. `warnings` say what was assumed.
     """
 
     rows: pl.DataFrame
     names: tuple[str, ...]
     matrix: NDArray[np.float64]
-    values: pl.DataFrame
+    values: Mapping[str, NDArray[np.float64]]
     warnings: tuple[str, ...]
 
 
@@ -105,7 +106,7 @@ def make_feed(
         rows=rows,
         names=names,
         matrix=matrix,
-        values=pl.DataFrame({**values, "cq": rows["cq"]}),
+        values={**values, "cq": rows["cq"].cast(pl.Float64).to_numpy()},
         warnings=(*notes, *_presets(model, rows, matrix[:, preset], warnings), *_strangers(rows)),
     )
 
@@ -127,16 +128,18 @@ def _presets(
 
 
 def _strangers(rows: pl.DataFrame) -> tuple[str, ...]:
-    strange = rows.filter(~pl.col("encoder").is_in(ENCODER_VOCAB))
-    if strange.is_empty():
+    counts = Counter(rows["encoder"])
+    strange = sorted(set(counts) - set(ENCODER_VOCAB))
+    if not strange:
         return ()
-    counts = strange.group_by("encoder").len().sort("encoder").iter_rows()
-    listed = ", ".join(f"{name} {count}" for name, count in counts)
+    listed = ", ".join(f"{name} {counts[name]}" for name in strange)
     return (f"encoders outside the vocabulary take its slot unknown; rows of each: {listed}",)
 
 
 def _shared_names(rows: pl.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    if "frame_index" not in names or not rows.select(names).is_duplicated().any():
+    if rows.height < 2 or "frame_index" not in names:
+        return ()
+    if not rows[list(names)].is_duplicated().any():
         return ()
     return (
         "rows share their " + ", ".join(names) + ": clips that these do not tell apart are "
@@ -171,6 +174,11 @@ def _without_first_frames(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, 
     return kept, (f"{lost} rows of frame 0 are left out, as training left them out",)
 
 
+def _kept_type(kind: pl.DataType, name: str) -> type[pl.Int64 | pl.Float64]:
+    """Return what a number is computed with; `cq`, which names a row too, may stay whole."""
+    return pl.Int64 if name == "cq" and kind.is_integer() else pl.Float64
+
+
 def _typed(
     frame: pl.DataFrame, spec: InputSpec, key: Sequence[str], also: Sequence[str]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -194,20 +202,21 @@ def _typed(
         if wrong or (name == "encoder" and kind.is_numeric()):
             raise BadInput(f"{name} has the wrong type", where=_WHERE, found=str(kind))
     for name in (*numbers, "encoder"):
-        bad = frame[name].is_null()
-        if name in numbers:
-            bad |= ~(frame[name].cast(pl.Float64).abs() <= _LARGEST)
+        if name in numbers:  # a null becomes NaN, and lies nowhere
+            bad = ~(np.abs(frame[name].cast(pl.Float64).to_numpy()) <= _LARGEST)
+        else:
+            bad = frame[name].is_null().to_numpy()
         if bad.any():
-            at = bad.arg_max() or 0
+            at = int(bad.argmax())
             raise BadInput(
                 f"{name} has no value that can be scored",
                 where=f"row {at + 1}",
                 found=f"{frame[name][at]}",
                 fix=REMEASURE,
             )
-    typed = frame.select(
-        *(pl.col(name).cast(pl.String) for name in texts),
-        *(pl.col(name).cast(pl.Float64) for name in numbers),
-        *others,
-    )
-    return typed, notes
+    typed = [
+        *(frame[name].cast(pl.String) for name in texts),
+        *(frame[name].cast(_kept_type(frame[name].dtype, name)) for name in numbers),
+        *(frame[name] for name in others),
+    ]
+    return pl.DataFrame(typed), notes

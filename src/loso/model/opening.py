@@ -56,7 +56,7 @@ class OpenMember:
 
 @dataclass(frozen=True, eq=False)
 class OpenModel:
-    """The members of an ensemble and, in folders of loso's own, its graph.
+    """The members of an ensemble; `own` where its folder is one of loso's.
 
     `inputs` and `unit` say what a row is and what of it goes in. `corpus_sha256` names the corpora
     that training saw, `warnings` what does not fit.
@@ -66,7 +66,7 @@ class OpenModel:
     inputs: InputSpec
     unit: str
     members: tuple[OpenMember, ...]
-    ensemble: Session | None
+    own: bool
     corpus_sha256: frozenset[str]
     warnings: tuple[str, ...]
 
@@ -78,24 +78,20 @@ class OpenModel:
     @property
     def preset_constant(self) -> float | None:
         """The only `preset_norm` that training saw; None where it saw several."""
-        # The replaced trainer, whose folders have no ensemble graph, fed nothing else than 0.5.
-        return NEUTRAL if self.ensemble is None else self.manifest.preset_constant
+        # The replaced trainer fed nothing else than 0.5.
+        return self.manifest.preset_constant if self.own else NEUTRAL
 
     def run(self, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return mu and sigma (rows,) and the members' scores (members, rows) of raw inputs.
 
-        sigma is the standard deviation of the members' scores, ddof=1. Where a network leaves the
+        sigma is the standard deviation of the members' scores, ddof=1. Frames and clips both come
+        from these scores, so no two networks can speak of one clip; the ensemble's graph, which
+        gives the same for a frame, is for programs that take no clips. Where a network leaves the
         finite numbers, so do they.
         """
         scores = np.stack([member.run(matrix) for member in self.members])
-        if self.ensemble is None:
-            with np.errstate(invalid="ignore"):
-                return scores.mean(axis=0), scores.std(axis=0, ddof=1), scores
-        member = self.members[0]
-        width, block = member.n_features, member.scaler.transform(matrix)
-        found = self.ensemble.run(matrix[:, :width], block[:, width:])
-        mu, sigma = (found[name].astype(np.float64) for name in ENSEMBLE_OUTPUTS[:2])
-        return mu, sigma, scores
+        with np.errstate(invalid="ignore"):
+            return scores.mean(axis=0), scores.std(axis=0, ddof=1), scores
 
 
 def open_model(folder: Path, stem: str | None = None) -> OpenModel:
@@ -188,14 +184,14 @@ def _open_own(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
         members.append(OpenMember(Session(graph), scaler, widths[0], cq_range))
     calibrated = manifest.confidence is not None and manifest.confidence.by_pool is not None
     outputs = ENSEMBLE_OUTPUTS if calibrated else ENSEMBLE_OUTPUTS[:2]
-    graph, sha256 = read_graph(folder / str(manifest.onnx), outputs=outputs, widths=widths)
+    _, sha256 = read_graph(folder / str(manifest.onnx), outputs=outputs, widths=widths)
     _require(folder / str(manifest.onnx), "its sha256 in the manifest", manifest.sha256, sha256)
     return OpenModel(
         manifest,
         spec,
         manifest.unit,
         tuple(members),
-        Session(graph),
+        True,  # noqa: FBT003 (own)
         frozenset([manifest.corpus_sha256] if manifest.corpus_sha256 else []),
         (),
     )
@@ -222,7 +218,13 @@ def _open_foreign(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
     corpora = {hashed for _, _, sidecar in opened if (hashed := sidecar.corpus.sha256)}
     usual = Recipe()
     return OpenModel(
-        manifest, usual.inputs, usual.unit, members, None, frozenset(corpora), tuple(warnings)
+        manifest,
+        usual.inputs,
+        usual.unit,
+        members,
+        False,  # noqa: FBT003 (not own)
+        frozenset(corpora),
+        tuple(warnings),
     )
 
 
