@@ -40,7 +40,7 @@ from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
 from loso.seedfile import recipe_of
 
-__all__ = ["Exported", "export_model"]
+__all__ = ["Exported", "export_model", "files_of"]
 
 _STEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _LONGEST_ID: Final = 64
@@ -95,7 +95,7 @@ def export_model(
     make_folder(out_dir)
     with folder_lock(out_dir, "exporting"):
         _check_folder(out_dir, stem, sign_key)
-        files, manifest = _files(model, _card_name(out_dir, stem))
+        files, manifest = files_of(model, _card_name(out_dir, stem))
         _write(out_dir, model, files)
         if sign_key is not None:
             sign_folder(out_dir, sign_key)
@@ -163,8 +163,8 @@ def _card_name(out_dir: Path, stem: str) -> str:
     return MODEL_CARD if first == f"# {stem}" else f"{stem}.{MODEL_CARD}"
 
 
-def _files(model: Model, card_name: str) -> tuple[dict[str, bytes], Manifest]:
-    """Return the content of every file by name, the registry apart, and the manifest."""
+def files_of(model: Model, card_name: str) -> tuple[dict[str, bytes], Manifest]:
+    """Return the content of every file of a model by name, the registry apart, and the manifest."""
     files, fit = {}, model.fit
     for seed, content in model.graphs.members.items():
         name, sidecar = member_stem(model.stem, seed), sidecar_of(model, seed)

@@ -30,6 +30,9 @@ def verify(
         Path | None,
         typer.Option("--corpus", metavar="FILE", help="Corpus that the model was trained on."),
     ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train the weights again: needs --run and --corpus.")
+    ] = False,
     key: KeyOption = None,
     public_key: Annotated[
         Path | None,
@@ -50,7 +53,13 @@ def verify(
     from loso.verify import verify_model
 
     found = verify_model(
-        model_dir, stem=name, run_dir=run, corpus=corpus, key=key or (), public_key=public_key
+        model_dir,
+        stem=name,
+        run_dir=run,
+        corpus=corpus,
+        key=key or (),
+        refit=refit,
+        public_key=public_key,
     )
     if as_json:
         print_json(found.to_dict())

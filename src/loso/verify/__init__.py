@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loso.errors import BadInput
-from loso.verify.chain import check_corpus, check_run, open_corpus
+from loso.errors import BadInput, BadSettings
+from loso.verify.chain import check_corpus, check_records, check_run, open_corpus
 from loso.verify.folder import Finding, Findings, Folder, check_files, check_signed
 from loso.verify.grounds import check_grounds, check_registry
 from loso.verify.model import check_model, find_stems
@@ -54,15 +54,20 @@ def verify_model(
     run_dir: Path | None = None,
     corpus: Path | None = None,
     key: Sequence[str] = (),
+    refit: bool = False,
     public_key: Path | None = None,
 ) -> Verification:
     """Return every finding on the models of a folder, on all of them unless `stem` names one.
 
-    With `run_dir` and `corpus` the model is held against what it was made from; `key` adds columns
-    to the identity of the corpus's rows. BadInput where `model_dir` holds no model at all, or where
-    a run, a corpus or a key that was given is not there; MissingExtra where signatures cannot be
-    checked. Nothing is written, and of `model_dir` nothing but its regular files is read.
+    With `run_dir` and `corpus` every record is held against what export would write, and with
+    `refit` the members' weights against those that training gives; `key` adds columns to the
+    identity of the corpus's rows. BadSettings for `refit` without both, BadInput where `model_dir`
+    holds no model at all, or where a run, a corpus or a key that was given is not there;
+    MissingExtra where signatures cannot be checked. Nothing is written, and of `model_dir` nothing
+    but its regular files is read.
     """
+    if refit and (run_dir is None or corpus is None):
+        raise BadSettings("a refit needs the run and the corpus", fix="give --run and --corpus")
     findings, folder = Findings(), Folder(model_dir)
     stems = find_stems(folder)
     chosen = stems if stem is None else tuple(name for name in stems if name == stem)
@@ -84,6 +89,8 @@ def verify_model(
         run = None if run_dir is None else check_run(run_dir, model, findings)
         if opened is not None:
             check_corpus(opened, model, run, findings)
+        if run_dir is not None and opened is not None:
+            check_records(folder, model, run_dir, opened, findings, refit=refit)
     return Verification(
         model_dir, chosen, len(folder.files), tuple(findings.all), tuple(findings.notes)
     )

@@ -5,6 +5,10 @@ Paths outside the model folder come from the user, who says which run and which 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,31 +19,35 @@ import polars as pl
 
 from loso.corpus.load import Corpus, load_corpus
 from loso.corpus.view import view
-from loso.errors import BadCorpus, BadEvidence, BadInput, BadSettings
+from loso.errors import BadCorpus, BadEvidence, BadInput, BadSettings, LosoError
 from loso.evidence import Evidence, collect_evidence, differ
+from loso.export import files_of
 from loso.files import sha256_of
 from loso.gate import evaluate_gate
-from loso.inputs import Inputs, Scaler, build_inputs
-from loso.intervals import IntervalsFile, parse_intervals
-from loso.model.files import Manifest
+from loso.inputs import Scaler, build_inputs
+from loso.model.files import MODEL_CARD, REGISTRY_FILE, member_stem
+from loso.model.final_fit import FinalFit, fit_final, make_graphs
+from loso.model.grounds import Grounds, find_grounds
+from loso.model.onnx_build import member_graph
+from loso.model.onnx_graph import PARITY_TOLERANCE
+from loso.model.records import Model as Made
+from loso.model.records import registry_entry_of
 from loso.recheck import check_against_corpus, read_predictions
-from loso.recipe import GateThresholds, Recipe
+from loso.recipe import Compute, GateThresholds
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
-from loso.schema import CODEC_BLOCK_COLUMNS
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
-from loso.verify.folder import Findings
+from loso.verify.folder import Findings, Folder
+from loso.verify.graphs import read_network
 from loso.verify.grounds import VerdictFile, check_verdict
 from loso.verify.model import Model
 
-__all__ = ["Run", "check_corpus", "check_run", "open_corpus"]
+__all__ = ["Run", "check_corpus", "check_records", "check_run", "open_corpus"]
 
 _PROMOTE, _HOLD = VERDICT_FILES
-_RECIPE_KEYS: Final = (
-    *("epochs", "batch_size", "lr", "weight_decay", "hidden", "depth", "dropout"),
-    *("num_codecs", "target", "unit"),
-)
 _SAME_SUM: Final = 1e-9
 """Means and deviations of a column, summed in another order by another build of numpy."""
+
+_ENGINE: Final = re.compile(r"(native|batched|reference)(:cuda)?")
 
 Run = tuple[Evidence, Mapping[int, pl.DataFrame]]
 """What a run proves, and its predictions by seed."""
@@ -71,8 +79,6 @@ def check_run(run_dir: Path, model: Model, findings: Findings) -> Run | None:
         return None
     if verdict is not None:
         _check_numbers(path, verdict, evidence, findings)
-    _check_recipe(model, evidence, findings)
-    _check_intervals(run_dir, model, evidence, findings)
     return evidence, predictions
 
 
@@ -120,87 +126,6 @@ def _check_numbers(
             findings.add(str(path), "run", problem, value, numbers[what])
 
 
-def _check_recipe(model: Model, evidence: Evidence, findings: Findings) -> None:
-    """Hold the members' recipe against that of the seeds that were judged."""
-    record = next(iter(evidence.seed_files.values()))
-    judged: dict[str, Any] = {key: getattr(record, key) for key in _RECIPE_KEYS}
-    judged |= {"excluded_sources": list(evidence.excluded_sources)}
-    for name, sidecar in model.sidecars.items():
-        for key, value in judged.items():
-            found = sidecar.training_recipe.get(key)
-            if value is not None and found != value:
-                problem = f"training_recipe.{key} is not that of the run"
-                findings.add(name, "run", problem, value, found)
-        standardised = sidecar.training_recipe.get("standardise_target", False)
-        if standardised != record.standardise_target:
-            problem = "training_recipe.standardise_target is not that of the run"
-            findings.add(name, "run", problem, record.standardise_target, standardised)
-        if sidecar.inputs != record.inputs:
-            findings.add(
-                name, "run", "inputs are not those of the run", record.inputs, sidecar.inputs
-            )
-        if record.corpus_sha256 != sidecar.corpus.sha256:
-            problem = "corpus.sha256 is not that of the run"
-            findings.add(name, "run", problem, record.corpus_sha256, sidecar.corpus.sha256)
-
-
-def _check_intervals(run_dir: Path, model: Model, evidence: Evidence, findings: Findings) -> None:
-    """Hold the manifest's intervals against the run's."""
-    path, manifest = run_dir / INTERVALS_FILE, model.manifest
-    if not path.is_file():
-        if manifest is not None and manifest.confidence is not None:
-            findings.add(str(path), "intervals", f"missing, and {model.file} has intervals")
-        return
-    try:
-        intervals = parse_intervals(path.read_bytes(), path)
-    except BadEvidence as error:
-        findings.refused(str(path), "intervals", error)
-        return
-    corpus_sha256 = next(iter(evidence.seed_files.values())).corpus_sha256
-    if not intervals.speaks_of(corpus_sha256, evidence.predictions_sha256):
-        findings.add(str(path), "intervals", "not made from the predictions of this run")
-    if manifest is not None:
-        _check_confidence(model.file, manifest, intervals, findings)
-
-
-def _check_confidence(
-    file: str, manifest: Manifest, intervals: IntervalsFile, findings: Findings
-) -> None:
-    confidence = manifest.confidence
-    if confidence is None:
-        findings.add(file, "intervals", "no confidence, though the run has intervals")
-        return
-    measured = (confidence.measured_coverage or {}).get("by_pool", {})
-    expected: dict[str, tuple[Any, Any]] = {
-        "method": (intervals.method, confidence.method),
-        "nominal_coverage": (intervals.default_level, confidence.nominal_coverage),
-        "n_calibration_sources": (
-            intervals.n_calibration_sources,
-            confidence.n_calibration_sources,
-        ),
-        "target": (intervals.target, manifest.target),
-        **{
-            f"by_pool.{pool}": (rule, (confidence.by_pool or {}).get(pool))
-            for pool, rule in intervals.by_pool.items()
-        },
-    }
-    for pool, coverage in intervals.coverage.by_pool.items():
-        for level, found in coverage.hierarchical.items():
-            for key in ("mean", "worst", "worst_source", "mean_width"):
-                what = f"measured_coverage.{pool}.{level}.{key}"
-                expected[what] = getattr(found, key), _at(measured, pool, level, key)
-    for what, (ours, theirs) in expected.items():
-        if ours != theirs:
-            problem = f"confidence: {what} is not that of {INTERVALS_FILE}"
-            findings.add(file, "intervals", problem, ours, theirs)
-
-
-def _at(content: Any, *keys: str) -> Any:
-    for key in keys:
-        content = content.get(key) if isinstance(content, dict) else None
-    return content
-
-
 # -- The corpus -----------------------------------------------------------------------------------
 
 
@@ -226,54 +151,6 @@ def check_corpus(corpus: Corpus, model: Model, run: Run | None, findings: Findin
             findings.add(name, "corpus", problem, corpus.sha256, sha256 or "none")
     if run is not None:
         _check_folds(corpus, run, findings)
-    _check_rows(corpus, model, run, findings)
-
-
-def _check_rows(corpus: Corpus, model: Model, run: Run | None, findings: Findings) -> None:
-    """Hold what the records say of the training rows against the rows."""
-    try:
-        recipe = _recipe(model, run)
-        seen = view(corpus, recipe, _excluded(model, run))
-        inputs = build_inputs(seen, recipe) if len(seen) else None
-    except (BadCorpus, BadSettings) as error:
-        findings.refused(str(corpus.path), "corpus", error)
-        return
-    if inputs is None:
-        findings.add(str(corpus.path), "corpus", "no rows are left: every source is excluded")
-        return
-    for name, sidecar in model.sidecars.items():
-        theirs = sidecar.corpus
-        for key, computed, found in (
-            ("n_rows", len(seen), theirs.n_rows),
-            ("cq_min", inputs.cq_min, theirs.cq_min),
-            ("cq_max", inputs.cq_max, theirs.cq_max),
-        ):
-            if found != computed:
-                problem = f"corpus.{key} is not that of the corpus"
-                findings.add(name, "corpus", problem, computed, found)
-    if model.manifest is not None:
-        _check_inputs(model.file, model.manifest, seen, inputs, findings)
-
-
-def _recipe(model: Model, run: Run | None) -> Recipe:
-    """Return what rows were looked at for, by the run or else by the manifest."""
-    manifest = model.manifest
-    if run is not None:
-        return recipe_of(next(iter(run[0].seed_files.values())))
-    if manifest is None:
-        return Recipe()
-    return Recipe(target=manifest.target, unit=manifest.unit, inputs=manifest.inputs)
-
-
-def _excluded(model: Model, run: Run | None) -> tuple[str, ...]:
-    """Return the sources that the model was not fitted on, by the run or else by its members."""
-    if run is not None:
-        return run[0].excluded_sources
-    for sidecar in model.sidecars.values():
-        found = sidecar.training_recipe.get("excluded_sources")
-        if isinstance(found, list) and all(isinstance(name, str) for name in found):
-            return tuple(found)
-    return ()
 
 
 def _check_folds(corpus: Corpus, run: Run, findings: Findings) -> None:
@@ -303,33 +180,157 @@ def _check_folds(corpus: Corpus, run: Run, findings: Findings) -> None:
         findings.refused(error.where, "corpus", error)
 
 
-def _check_inputs(
-    file: str, manifest: Manifest, seen: Corpus, inputs: Inputs, findings: Findings
+# -- What export would write ----------------------------------------------------------------------
+
+
+def check_records(
+    folder: Folder,
+    model: Model,
+    run_dir: Path,
+    corpus: Corpus,
+    findings: Findings,
+    *,
+    refit: bool = False,
 ) -> None:
-    """Hold scaler, ranges and encoders of a manifest against the rows that members saw."""
-    scaler, names = Scaler.fit(inputs.matrix, inputs.scaled), inputs.features
-    findings.same(file, "corpus", "feature_order", names, manifest.feature_order)
-    blocks = {"feature": slice(len(names))}
-    blocks["condition"] = slice(len(names) + len(CODEC_BLOCK_COLUMNS), None)
-    for kind, place in blocks.items():
-        for key, fitted in ((f"{kind}_mean", scaler.mean), (f"{kind}_std", scaler.std)):
-            found, computed = np.array(getattr(manifest, key)), fitted[place]
-            fits = len(found) == len(computed)
-            if not fits or not np.allclose(found, computed, rtol=_SAME_SUM, atol=0):
-                problem = f"{key} is not that of the corpus"
-                findings.add(file, "corpus", problem, computed.tolist(), found.tolist())
-    ranges = {
-        name: (float(inputs.matrix[:, i].min()), float(inputs.matrix[:, i].max()))
-        for i, name in enumerate((*names, *inputs.block))
-        if name not in CODEC_BLOCK_COLUMNS
-    }
-    seen_target = (float(inputs.target.min()), float(inputs.target.max()))
-    for what, ours, theirs in (
-        ("target_seen", seen_target, manifest.target_seen or seen_target),
-        ("training_ranges", ranges, manifest.training_ranges),
-        ("cq_min", inputs.cq_min, manifest.cq_min),
-        ("cq_max", inputs.cq_max, manifest.cq_max),
-        ("encoders_seen", seen.encoders, manifest.encoders_seen),
+    """Hold every key of a model's records, and its card, against what export would write.
+
+    That follows from the run, the corpus and the members' weights, which with `refit` are trained
+    again. Flags of production apart: they follow from the registry.
+    """
+    if model.manifest is None:
+        return
+    try:
+        grounds = find_grounds(run_dir, corpus)
+        fit = _fit_of(model, grounds, corpus)
+        made = Made(model.stem, corpus, grounds, fit, make_graphs(fit, grounds.intervals))
+        card = _card_of(folder, model.stem)
+        files, _ = files_of(made, card)
+    except LosoError as error:
+        findings.refused(error.where or str(run_dir), "run", error)
+        return
+    for name, content in files.items():
+        _check_file(folder, name, content, findings)
+    for seed in fit.networks:
+        entry = registry_entry_of(made, seed).model_dump(mode="json")
+        _check_entry(folder, entry, findings)
+    if refit:
+        _check_weights(made, findings)
+    else:
+        findings.notes.append(f"{model.file}: weights were not trained again (--refit does)")
+
+
+def _fit_of(model: Model, grounds: Grounds, corpus: Corpus) -> FinalFit:
+    """Return the final fit that has the members' weights; its engine is the one that they name."""
+    record = next(iter(grounds.evidence.seed_files.values()))
+    recipe = recipe_of(record)
+    rows = view(corpus, recipe, record.excluded_sources)
+    inputs = build_inputs(rows, recipe)
+    engines = [sidecar.training_recipe.get("engine") for sidecar in model.sidecars.values()]
+    engine = next((one for one in engines if _ENGINE.fullmatch(str(one))), "none")
+    graphs = {m.entry.seed: m for m in model.members if m.entry}
+    networks = {}
+    for seed in grounds.promote.seeds:
+        member = graphs.get(seed)
+        if member is not None and member.graph is not None and member.sha256 is not None:
+            network = read_network(member.graph, member.sha256, recipe)
+            if network is not None:
+                networks[seed] = network
+        if seed not in networks:
+            raise BadInput(
+                f"no member of seed {seed} with a graph that loso writes for the run's recipe",
+                where=model.file,
+            )
+    return FinalFit(
+        recipe=recipe,
+        engine=str(engine),
+        rows=rows.rows,
+        inputs=inputs,
+        scaler=Scaler.fit(inputs.matrix, inputs.scaled),
+        networks=networks,
+    )
+
+
+def _card_of(folder: Folder, stem: str) -> str:
+    """Return the name of a model's card: with the stem where that file is there."""
+    own = f"{stem}.{MODEL_CARD}"
+    return own if own in folder.files else MODEL_CARD
+
+
+def _check_file(folder: Folder, name: str, expected: bytes, findings: Findings) -> None:
+    if name not in folder.files:
+        findings.add(name, "records", "missing")
+        return
+    try:
+        if name.endswith(".json"):
+            ours, theirs = json.loads(expected), folder.json(name)
+            _compare(name, {**ours, "smoke": ...}, {**theirs, "smoke": ...}, findings)
+        elif hashlib.sha256(expected).hexdigest() != folder.sha256(name):
+            findings.add(name, "records", "not what export would write")
+    except BadInput as error:
+        findings.refused(name, "records", error)
+
+
+def _check_entry(folder: Folder, expected: dict[str, Any], findings: Findings) -> None:
+    try:
+        content = folder.json(REGISTRY_FILE)
+    except (BadInput, KeyError):
+        return  # found where the registry was read
+    models = content.get("models") if isinstance(content, dict) else None
+    for entry in models if isinstance(models, list) else ():
+        if isinstance(entry, dict) and entry.get("id") == expected["id"]:
+            ours, theirs = ({**one, "smoke": ...} for one in (expected, entry))
+            _compare(REGISTRY_FILE, ours, theirs, findings, expected["id"])
+
+
+def _compare(file: str, ours: Any, theirs: Any, findings: Findings, key: str = "") -> None:
+    """Add a finding for each key under which two JSON values differ, or that one of them lacks."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted(ours.keys() | theirs.keys()):
+            a, b = (one.get(name, "no such key") for one in (ours, theirs))
+            _compare(file, a, b, findings, f"{key}.{name}" if key else name)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            _compare(file, a, b, findings, f"{key}.{i}")
+    elif not _same(ours, theirs):
+        findings.add(file, "records", f"{key} is not what export would write", ours, theirs)
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, float) and type(theirs) in {int, float}:
+        return math.isclose(ours, theirs, rel_tol=_SAME_SUM, abs_tol=_SAME_SUM)
+    return type(ours) is type(theirs) and bool(ours == theirs)
+
+
+def _check_weights(made: Made, findings: Findings) -> None:
+    """Train the members once more, with their engine, and hold their weights against it.
+
+    The same engine gives the same bytes on the same kind of machine; on another the scores of all
+    training rows must agree.
+    """
+    fit = made.fit
+    engine, _, device = fit.engine.partition(":")
+    again = fit_final(
+        made.corpus,
+        fit.recipe,
+        made.grounds.promote.seeds,
+        exclude_sources=made.grounds.evidence.excluded_sources,
+        compute=Compute(engine=engine, device=device or "cpu"),
+    )
+    width = fit.n_features
+    scores = zip(fit.networks.items(), fit.predict(fit.inputs.matrix), strict=True)
+    for ((seed, network), found), expected in zip(
+        scores, again.predict(fit.inputs.matrix), strict=True
     ):
-        if ours != theirs:
-            findings.add(file, "corpus", f"{what} is not that of the corpus", ours, theirs)
+        graphs = {member_graph(one, n_features=width) for one in (network, again.networks[seed])}
+        largest = float(np.abs(found - expected).max())
+        if len(graphs) == 1:
+            continue
+        if largest <= PARITY_TOLERANCE:
+            text = f"weights of seed {seed} differ in bytes; their scores by {largest:.2g} at most"
+            findings.notes.append(text)
+        else:
+            problem = f"weights of seed {seed} are not what training gives: their scores differ"
+            limit = f"at most {PARITY_TOLERANCE:g}"
+            findings.add(
+                f"{member_stem(made.stem, seed)}.onnx", "refit", problem, limit, f"{largest:g}"
+            )

@@ -48,7 +48,8 @@ _FIXES: Final = {
     "promotion": "loso registry flip with the verdict of the run, or loso registry unflip",
     "verdict": "judge the run again: loso validate LOSO_DIR --corpus CORPUS, then export",
     "run": "name the run that the model was exported from, or judge it again and export",
-    "intervals": "calibrate again: loso calibrate, loso validate, loso export",
+    "records": "export again, or verify with the loso and the engine that exported it",
+    "refit": "export again: loso export",
     "corpus": "name the corpus that the model was trained on, or train on this one",
 }
 """What to do about a finding of each check; about one of another, export again."""

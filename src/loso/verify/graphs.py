@@ -1,11 +1,13 @@
 """Graphs of a model folder, opened only if they are safe; the ensemble's held against the members'.
 
-The ensemble's graph repeats the members' weights, the scaler and the intervals of the manifest.
-Whether it repeats them rightly shows where both are run on the same rows.
+The ensemble's graph repeats the members' weights, the scaler and the intervals of the manifest. Of
+loso's own making it is made again from them; whether another maker's repeats them rightly shows
+where both are run on the same rows.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,13 +15,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from loso.engine.network import Network, first_network
 from loso.errors import BadInput
-from loso.intervals import level_key
+from loso.intervals import Rule, level_key
 from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, SUMS_FILE, Manifest
+from loso.model.onnx_build import ensemble_graph, member_graph
 from loso.model.onnx_graph import PARITY_TOLERANCE, GraphFile, Session, read_graph
+from loso.recipe import Recipe
 from loso.verify.folder import Findings, Folder
 
-__all__ = ["check_ensemble", "open_graph"]
+__all__ = ["check_ensemble", "open_graph", "read_network"]
 
 _BATCHES: Final = (1, 256)
 
@@ -43,14 +48,41 @@ def open_graph(
     return graph, sha256
 
 
+def read_network(graph: GraphFile, sha256: str, recipe: Recipe) -> Network | None:
+    """Return the weights in a member's graph; None where it is not what loso writes for a recipe.
+
+    Graphs of one recipe differ in their weights alone, so these lie where those of another do, and
+    the graph of what was read must be the file again, byte for byte.
+    """
+    width = graph.widths[0]
+    other = first_network(sum(graph.widths), recipe, seed=0, fold=0)
+    layout, end = member_graph(other, n_features=width), 0
+    if len(layout) != len(graph.content):
+        return None
+    found = []
+    for layer in zip(other.weights, other.biases, strict=True):
+        for values in layer:
+            raw = values.astype("<f4").tobytes()
+            start = layout.index(raw, end)
+            end = start + len(raw)
+            found.append(np.frombuffer(graph.content[start:end], "<f4").reshape(values.shape))
+    network = Network(tuple(found[::2]), tuple(found[1::2]))
+    again = member_graph(network, n_features=width)
+    return network if hashlib.sha256(again).hexdigest() == sha256 else None
+
+
 def check_ensemble(
     folder: Folder,
     stem: str,
     manifest: Manifest,
-    members: Sequence[GraphFile],
+    members: Sequence[tuple[GraphFile, Network | None]],
     findings: Findings,
 ) -> None:
-    """Hold the ensemble's graph against `members`: the same scores, and bounds by the rule."""
+    """Hold the ensemble's graph against `members`, each with its weights if they could be read.
+
+    With all weights, the graph that loso makes of them must be there byte for byte; else it must
+    give the members' scores on drawn rows, and bounds by the rule.
+    """
     file = f"{stem}.json"
     if manifest.onnx is None:
         findings.add(file, "ensemble", "names no graph of the ensemble", f"{stem}.onnx")
@@ -63,11 +95,38 @@ def check_ensemble(
         findings.same(file, "ensemble", f"sha256 of {manifest.onnx}", sha256, manifest.sha256)
     if graph is None or not 2 <= len(members) == len(manifest.members):
         return
-    widths = {graph.widths, *(member.widths for member in members)}
+    widths = {graph.widths, *(member.widths for member, _ in members)}
     lengths = {graph.widths[0], len(manifest.feature_mean), len(manifest.feature_std)}
     if len(widths) > 1 or len(lengths) > 1:
         findings.add(manifest.onnx, "ensemble", "inputs not as wide as those of the members")
         return
+    networks = [network for _, network in members if network]
+    if len(networks) == len(members):
+        if hashlib.sha256(_rebuilt(manifest, networks)).hexdigest() != sha256:
+            problem = "not the graph that the members and the manifest give"
+            findings.add(manifest.onnx, "ensemble", problem)
+    else:
+        _check_scores(manifest, graph, [member for member, _ in members], findings)
+
+
+def _rebuilt(manifest: Manifest, networks: Sequence[Network]) -> bytes:
+    rule, level = _bounds(manifest)
+    with np.errstate(over="ignore"):  # a number that float32 cannot hold makes another graph
+        return ensemble_graph(
+            networks,
+            feature_mean=manifest.feature_mean,
+            feature_std=manifest.feature_std,
+            rule=rule,
+            level=level,
+            target_range=manifest.target_range,
+        )
+
+
+def _check_scores(
+    manifest: Manifest, graph: GraphFile, members: Sequence[GraphFile], findings: Findings
+) -> None:
+    """Hold what the ensemble's graph gives on drawn rows against the members' scores."""
+    name = str(manifest.onnx)
     try:
         sessions = [Session(member, threads=1) for member in members]
         ensemble = Session(graph, threads=1)
@@ -75,19 +134,19 @@ def check_ensemble(
         for rows in _BATCHES:
             features, codec = _random_rows(manifest, graph, rows)
             found = ensemble.run(features, codec)
-            for name, values in _aggregate(manifest, sessions, features, codec).items():
+            for output, values in _aggregate(manifest, sessions, features, codec).items():
                 with np.errstate(invalid="ignore"):
-                    largest = float(np.abs(found[name] - values).max())
-                differences.setdefault(name, []).append(largest)
+                    largest = float(np.abs(found[output] - values).max())
+                differences.setdefault(output, []).append(largest)
     except BadInput as error:
-        findings.refused(manifest.onnx, "ensemble", error)
+        findings.refused(name, "ensemble", error)
         return
-    for name, of_batches in differences.items():
+    for output, of_batches in differences.items():
         too_far = [one for one in of_batches if not one <= PARITY_TOLERANCE]  # NaN is too far
         if too_far:
-            problem = f"{name} is not what the members and the manifest give"
+            problem = f"{output} is not what the members and the manifest give"
             limit = f"a difference of at most {PARITY_TOLERANCE:g}"
-            findings.add(manifest.onnx, "ensemble", problem, limit, f"{max(too_far):g}")
+            findings.add(name, "ensemble", problem, limit, f"{max(too_far):g}")
 
 
 def _random_rows(
@@ -121,10 +180,18 @@ def _aggregate(
         mu = scores.mean(axis=0, dtype=np.float64)
         sigma = scores.std(axis=0, ddof=1, dtype=np.float64)
     expected = {"mu": mu, "sigma": sigma}
-    confidence = manifest.confidence
-    rule = (confidence.by_pool or {}).get(manifest.unit) if confidence else None
-    if confidence and rule and level_key(confidence.nominal_coverage) in rule.quantiles:
-        half = rule.half_width(sigma, confidence.nominal_coverage)
+    rule, level = _bounds(manifest)
+    if rule and level:
+        half = rule.half_width(sigma, level)
         low, high = manifest.target_range or (-np.inf, np.inf)
         expected |= {"lower": np.clip(mu - half, low, high), "upper": np.clip(mu + half, low, high)}
     return expected
+
+
+def _bounds(manifest: Manifest) -> tuple[Rule, float] | tuple[None, None]:
+    """Return the rule and the level of the ensemble's bounds, if a manifest has both."""
+    confidence = manifest.confidence
+    rule = (confidence.by_pool or {}).get(manifest.unit) if confidence else None
+    if confidence and rule and level_key(confidence.nominal_coverage) in rule.quantiles:
+        return rule, confidence.nominal_coverage
+    return None, None

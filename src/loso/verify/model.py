@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from loso.errors import BadInput
+from loso.engine.network import Network
+from loso.errors import BadInput, BadSettings
 from loso.inputs import block_names, feature_names
 from loso.intervals import pools_of
 from loso.model.files import (
@@ -23,13 +24,14 @@ from loso.model.files import (
     member_stem,
 )
 from loso.model.onnx_graph import GraphFile
+from loso.recipe import Recipe
 from loso.schema import (
     ENCODER_VOCAB,
     ENCODER_VOCAB_VERSION,
     VMAF_RANGE,
 )
 from loso.verify.folder import Findings, Folder
-from loso.verify.graphs import check_ensemble, open_graph
+from loso.verify.graphs import check_ensemble, open_graph, read_network
 
 __all__ = ["Member", "Model", "check_model", "find_stems"]
 
@@ -43,13 +45,17 @@ _OF_THE_SEED: Final = "this_seed_loso_plcc"
 
 @dataclass(frozen=True)
 class Member:
-    """A member as far as it can be read: its names, its records, its checked graph and its hash."""
+    """A member as far as it can be read: its names, its records, its checked graph and its hash.
+
+    `network` holds its weights where the graph is the one that loso writes for its recipe.
+    """
 
     id: str
     entry: MemberEntry | None
     sidecar: Sidecar | None
     graph: GraphFile | None
     sha256: str | None
+    network: Network | None
 
     @property
     def onnx(self) -> str:
@@ -119,7 +125,7 @@ def check_model(folder: Folder, stem: str, findings: Findings) -> Model:
         _check_manifest(model, manifest, findings)
         for member in members:
             _check_against_manifest(model, manifest, member, findings)
-        graphs = [member.graph for member in members if member.entry and member.graph]
+        graphs = [(m.graph, m.network) for m in members if m.entry and m.graph]
         check_ensemble(folder, stem, manifest, graphs, findings)
     _check_shared(model, findings)
     return model
@@ -226,7 +232,8 @@ def _check_member(
     sidecar = folder.record(f"{name}.json", Sidecar, findings, "sidecar")
     onnx = entry.onnx if entry else f"{name}.onnx"
     graph, sha256 = open_graph(folder, onnx, MEMBER_OUTPUTS, findings)
-    member = Member(name, entry, sidecar, graph, sha256)
+    network = _read_network(graph, sha256, sidecar, findings)
+    member = Member(name, entry, sidecar, graph, sha256, network)
     if sidecar is None:
         return member
 
@@ -248,6 +255,28 @@ def _check_member(
         same(f"width of the inputs of {onnx}", graph.widths, widths)
         same(f"opset of {onnx}", graph.opset, sidecar.opset)
     return member
+
+
+def _read_network(
+    graph: GraphFile | None, sha256: str | None, sidecar: Sidecar | None, findings: Findings
+) -> Network | None:
+    """Return the weights in a member's graph, which must be loso's where its sidecar is."""
+    if graph is None or sha256 is None or sidecar is None or graph.external:
+        return None
+    shape = sidecar.training_recipe
+    if "loso_version" not in shape:
+        return None  # of another maker, who may write graphs in another way
+    hidden, depth = (shape.get(key, 0) for key in ("hidden", "depth"))
+    try:
+        network = read_network(graph, sha256, Recipe(hidden=hidden, depth=depth))
+    except BadSettings as error:
+        findings.refused(f"{sidecar.id}.json", "sidecar", error)
+        return None
+    if network is None:
+        problem = "not what loso writes for networks of its recipe"
+        expected = f"{depth} layers of {hidden}"
+        findings.add(Path(graph.where).name, "graph", problem, expected)
+    return network
 
 
 def _check_against_manifest(
