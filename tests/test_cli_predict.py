@@ -18,6 +18,7 @@ from loso.corpus.load import load_corpus
 from loso.data import demo_corpus_path
 from loso.errors import BadClip, BadInput, BadSettings
 from loso.export import export_model
+from loso.model.sums import refresh_sums
 from loso.predict import Predictor, measure_rows
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into
@@ -44,6 +45,9 @@ def folder(corpus, tmp_path_factory):
     calibrate_run(run, corpus, [0, 1])
     validate_run(run, [0, 1], ANYTHING, corpus=corpus)
     export_model(run, corpus, out)
+    path = next(out.glob("*_v1.json"))
+    path.write_text(path.read_text().replace('"smoke": true', '"smoke": false'))
+    refresh_sums(out, [path.name])
     return out
 
 
@@ -334,7 +338,9 @@ def test_evaluate_prints_a_table(call, folder, corpus):
         ]
         assert line.split()[1:] == figures
     assert sum(line.startswith("together") for line in lines) == 2
-    assert any(line.startswith("adm2 ") for line in lines)
+    adm2 = next(line for line in lines if line.startswith("adm2 "))
+    assert adm2.split()[2:] == ["sd", "0.0%"]
+    assert next(line for line in lines if line.startswith("cq ")).split()[1:] == ["-", "0.0%"]
 
 
 def test_evaluate_says_one_object_with_json(call, folder, corpus):

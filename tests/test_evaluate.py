@@ -14,6 +14,7 @@ from loso.errors import BadCorpus
 from loso.evaluate import evaluate_model
 from loso.export import export_model
 from loso.intervals import POOLS
+from loso.model.sums import refresh_sums
 from loso.predict import Predictor
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into
@@ -157,6 +158,7 @@ def test_a_model_that_names_no_corpus_cannot_tell(folder, halves, tmp_path):
     manifest = json.loads(path.read_text())
     del manifest["corpus_sha256"], manifest["encoders_seen"], manifest["training_ranges"]
     path.write_text(json.dumps(manifest))
+    refresh_sums(out, [path.name])
     judged = evaluate_model(Predictor.load(out), halves[1])
     assert judged.unseen is None
     assert "whether it has seen these rows cannot be told" in judged.warnings[0]

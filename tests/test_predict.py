@@ -24,6 +24,7 @@ from loso.intervals import POOLS, level_key
 from loso.model.feed import make_feed
 from loso.model.final_fit import fit_final
 from loso.model.opening import open_model
+from loso.model.sums import refresh_sums
 from loso.predict import Predictor
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into
@@ -44,12 +45,15 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def folder(corpus, tmp_path_factory):
-    """A model folder as export leaves it, with intervals."""
+    """A model folder as export leaves it, with intervals; no longer called a trial."""
     run, out = (tmp_path_factory.mktemp("model") / name for name in ("run", "out"))
     train_into(run, corpus, RECIPE, [0, 1, 2])
     calibrate_run(run, corpus, [0, 1, 2])
     validate_run(run, [0, 1, 2], ANYTHING, corpus=corpus)
     export_model(run, corpus, out)
+    path = next(out.glob("*_v1.json"))
+    path.write_text(path.read_text().replace('"smoke": true', '"smoke": false'))
+    refresh_sums(out, [path.name])
     return out
 
 
@@ -75,6 +79,7 @@ def changed(folder, tmp_path):
         manifest = json.loads(path.read_text())
         edit(manifest)
         path.write_text(json.dumps(manifest))
+        refresh_sums(out, [path.name])
         return out
 
     return make
@@ -521,6 +526,7 @@ def test_one_of_several_models_is_named_by_its_stem(changed):
     out = changed()
     manifest = json.loads((out / f"{STEM}.json").read_text())
     (out / "other.json").write_text(json.dumps(manifest | {"id": "other"}))
+    refresh_sums(out, [])
     with pytest.raises(BadInput, match=f"found {STEM}.json, other.json"):
         Predictor.load(out)
     assert Predictor.load(out, "other").manifest.id == "other"
@@ -582,11 +588,43 @@ def test_links_are_not_followed(changed, tmp_path, name, text):
         Predictor.load(out)
 
 
-def test_a_pipe_does_not_hang_it(changed):
+@pytest.mark.parametrize("name", ["pipe.json", "SHA256SUMS"])
+def test_a_pipe_does_not_hang_it(changed, name):
     out = changed()
-    os.mkfifo(out / "pipe.json")
-    with pytest.raises(BadInput, match=r"pipe\.json: not opened"):
+    (out / name).unlink(missing_ok=True)
+    os.mkfifo(out / name)
+    with pytest.raises(BadInput, match=f"{name}: not opened"):
         Predictor.load(out)
+
+
+def test_a_file_that_is_not_that_of_the_sums_is_refused(changed):
+    """Wider intervals in the manifest, and no graph that says otherwise: only the sum tells."""
+    out = changed()
+    path = out / f"{STEM}.json"
+    manifest = json.loads(path.read_text())
+    manifest["confidence"]["by_pool"]["mean"]["quantiles"]["0.8"] *= 0.5
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match=f"{STEM}.json: its sha256 in SHA256SUMS does not match"):
+        Predictor.load(out)
+    refresh_sums(out, [path.name])
+    assert not any("SHA256SUMS" in warning for warning in Predictor.load(out).model.warnings)
+    sums = (out / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (out / "SHA256SUMS").write_text("".join(line for line in sums if "_seed1.onnx" not in line))
+    with pytest.raises(BadInput, match=r"seed1.onnx: its sha256 in SHA256SUMS .* expected None"):
+        Predictor.load(out)
+    (out / "SHA256SUMS").unlink()
+    assert f"no SHA256SUMS in the folder: a changed {STEM}.json would not be noticed" in (
+        Predictor.load(out).model.warnings
+    )
+
+
+def test_a_model_on_trial_says_so(changed):
+    (trial,) = Predictor.load(changed(lambda m: m.update(smoke=True))).model.warnings
+    assert trial == f"{STEM}.json calls the model a trial (smoke: true), not one for production"
+
+
+def test_a_model_for_production_warns_of_nothing(changed):
+    assert Predictor.load(changed()).model.warnings == ()
 
 
 def test_nothing_outside_the_folder_is_opened(folder, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from loso.errors import BadInput, Busy, CannotRun, LosoError
 __all__ = [
     "folder_lock",
     "make_folder",
+    "parse_json",
     "read_json",
     "read_regular",
     "sha256_of",
@@ -71,13 +72,20 @@ def read_json(path: Path) -> Any:
     NaN and infinity, which Python takes for JSON, are not.
     """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise BadInput("file not found", where=str(path)) from None
     except OSError as error:
         raise _cannot("be read", path, error) from None
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Return what JSON says; BadInput, which names `where`, as `read_json` raises it."""
+    try:
+        return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"not valid JSON ({error})", where=str(path)) from None
+        raise BadInput(f"not valid JSON ({error})", where=where) from None
 
 
 def _refuse_constant(name: str) -> Any:

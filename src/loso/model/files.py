@@ -23,7 +23,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from loso.errors import BadInput, BadSettings
 from loso.features import Condition
-from loso.files import read_json
+from loso.files import parse_json, read_json, read_regular
 from loso.intervals import Rule
 from loso.recipe import InputSpec
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS
@@ -34,6 +34,7 @@ __all__ = [
     "INPUT_NAMES",
     "MEMBER_OUTPUTS",
     "MODEL_CARD",
+    "MOST_RECORD_BYTES",
     "OPSET",
     "REGISTRY_FILE",
     "SIGNATURE_FILE",
@@ -50,6 +51,7 @@ __all__ = [
     "member_stem",
     "promotion_name",
     "read_record",
+    "record_of",
     "registry_content",
     "with_entries",
 ]
@@ -59,6 +61,7 @@ REGISTRY_FILE: Final = "registry.json"
 SUMS_FILE: Final = "SHA256SUMS"
 MODEL_CARD: Final = "MODEL_CARD.md"
 SIGNATURE_FILE: Final = "model.sig"
+MOST_RECORD_BYTES: Final = 16 * 2**20
 OPSET: Final = 17
 INPUT_NAMES: Final = ("features", "codec_onehot")
 MEMBER_OUTPUTS: Final = ("score",)
@@ -290,7 +293,7 @@ def find_manifest(folder: Path, stem: str | None = None) -> Path:
 
 def _is_manifest(path: Path) -> bool:
     try:
-        content = read_json(path)
+        content = parse_json(read_regular(path, MOST_RECORD_BYTES), str(path))
     except BadInput:
         return False
     return isinstance(content, dict) and content.get("kind") == "fr_ensemble"
@@ -298,8 +301,13 @@ def _is_manifest(path: Path) -> bool:
 
 def read_record(path: Path, kind: type[R]) -> R:
     """Return the record of `kind` in a JSON file; BadInput names the key and what it needs."""
+    return record_of(read_regular(path, MOST_RECORD_BYTES), path, kind)
+
+
+def record_of(content: bytes, path: Path, kind: type[R]) -> R:
+    """Return the record of `kind` that the bytes of `path` hold, as `read_record` does."""
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(parse_json(content, str(path)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the record"

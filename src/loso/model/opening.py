@@ -6,26 +6,32 @@ that was not checked.
 
 from __future__ import annotations
 
-import stat
-from dataclasses import dataclass
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loso.errors import BadInput
+from loso.files import read_regular
 from loso.inputs import NEUTRAL, Scaler, block_names, feature_names
 from loso.model.files import (
     ENSEMBLE_OUTPUTS,
     MEMBER_OUTPUTS,
+    MOST_RECORD_BYTES,
+    SUMS_FILE,
     Manifest,
     MemberEntry,
     Sidecar,
     find_manifest,
-    read_record,
+    record_of,
 )
 from loso.model.onnx_graph import Session, read_graph
+from loso.model.sums import read_sums
 from loso.recipe import InputSpec, Recipe
 from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB
 
@@ -34,7 +40,8 @@ __all__ = ["GAUSSIAN", "OpenMember", "OpenModel", "open_model"]
 GAUSSIAN: Final = "gaussian, not calibrated"
 """What the intervals of folders without calibration are called: mu +- z sigma."""
 
-_MOST_JSON_BYTES: Final = 16 * 2**20
+R = TypeVar("R", Manifest, Sidecar)
+_Sums = Mapping[str, str] | None
 _TAKE_ANOTHER: Final = "take the folder anew from where it was exported"
 
 
@@ -99,12 +106,14 @@ def open_model(folder: Path, stem: str | None = None) -> OpenModel:
 
     A folder with an ensemble graph is loso's own and has to be whole: every graph has the sha256
     that the manifest names. In others each member's own record (sidecar) describes it and has to
-    name its sha256; where the manifest says something else, a warning says so. BadInput on anything
-    else, and on graphs of other operators than those that a model is made of.
+    name its sha256; where the manifest says something else, a warning says so. What is read has the
+    sha256 that SHA256SUMS gives it; without that file a warning says so. BadInput on anything else,
+    and on graphs of other operators than those that a model is made of.
     """
     _refuse_links(folder)
     path = find_manifest(folder, stem)
-    manifest = read_record(path, Manifest)
+    sums = read_sums(folder) if os.path.lexists(folder / SUMS_FILE) else None
+    manifest = _record(path, Manifest, sums)
     if not 2 <= len(manifest.members) == manifest.ensemble_size:
         raise BadInput(
             "not as many members as it says",
@@ -113,20 +122,33 @@ def open_model(folder: Path, stem: str | None = None) -> OpenModel:
             found=f"{len(manifest.members)}",
             fix=_TAKE_ANOTHER,
         )
-    return (_open_own if manifest.onnx else _open_foreign)(folder, path, manifest)
+    opened = (_open_own if manifest.onnx else _open_foreign)(folder, path, manifest, sums)
+    notes = []
+    if manifest.smoke:
+        notes.append(f"{path.name} calls the model a trial (smoke: true), not one for production")
+    if sums is None:
+        notes.append(f"no {SUMS_FILE} in the folder: a changed {path.name} would not be noticed")
+    return replace(opened, warnings=(*notes, *opened.warnings))
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse records that are no plain files, before any is opened: a link leads anywhere."""
+    """Refuse a folder with records that are no plain files: whoever put them there means no good.
+
+    What is read later is opened without following links as well.
+    """
     for path in sorted(folder.glob("*.json")):
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_JSON_BYTES:
-            raise BadInput(
-                "not opened",
-                where=str(path),
-                expected=f"a regular file of at most {_MOST_JSON_BYTES} bytes, no link",
-                fix=_TAKE_ANOTHER,
-            )
+        read_regular(path, MOST_RECORD_BYTES)
+
+
+def _record(path: Path, kind: type[R], sums: _Sums) -> R:
+    content = read_regular(path, MOST_RECORD_BYTES)
+    _require_sum(path, hashlib.sha256(content).hexdigest(), sums)
+    return record_of(content, path, kind)
+
+
+def _require_sum(path: Path, sha256: str, sums: _Sums) -> None:
+    if sums is not None:
+        _require(path, f"its sha256 in {SUMS_FILE}", sums.get(path.name), sha256)
 
 
 def _require(where: Path, what: str, expected: object, found: object) -> None:
@@ -172,7 +194,7 @@ def _range(where: Path, low: float | None, high: float | None) -> tuple[float, f
     return low, high
 
 
-def _open_own(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
+def _open_own(folder: Path, path: Path, manifest: Manifest, sums: _Sums) -> OpenModel:
     spec = manifest.inputs
     _require(path, "inputs.codec_block", True, spec.codec_block)  # noqa: FBT003 (what it must be)
     scaler, widths = _scaler(path, manifest, spec), _widths(spec)
@@ -181,11 +203,13 @@ def _open_own(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
     for entry in manifest.members:
         graph, sha256 = read_graph(folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=widths)
         _require(folder / entry.onnx, "its sha256 in the manifest", entry.sha256, sha256)
+        _require_sum(folder / entry.onnx, sha256, sums)
         members.append(OpenMember(Session(graph), scaler, widths[0], cq_range))
     calibrated = manifest.confidence is not None and manifest.confidence.by_pool is not None
     outputs = ENSEMBLE_OUTPUTS if calibrated else ENSEMBLE_OUTPUTS[:2]
     _, sha256 = read_graph(folder / str(manifest.onnx), outputs=outputs, widths=widths)
     _require(folder / str(manifest.onnx), "its sha256 in the manifest", manifest.sha256, sha256)
+    _require_sum(folder / str(manifest.onnx), sha256, sums)
     return OpenModel(
         manifest,
         spec,
@@ -197,8 +221,8 @@ def _open_own(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
     )
 
 
-def _open_foreign(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
-    opened = [_open_with_sidecar(folder, entry) for entry in manifest.members]
+def _open_foreign(folder: Path, path: Path, manifest: Manifest, sums: _Sums) -> OpenModel:
+    opened = [_open_with_sidecar(folder, entry, sums) for entry in manifest.members]
     members = tuple(member for member, _, _ in opened)
     if len({member.cq_range for member in members}) > 1:
         raise BadInput("members disagree on the range of cq", where=str(folder), fix=_TAKE_ANOTHER)
@@ -228,15 +252,19 @@ def _open_foreign(folder: Path, path: Path, manifest: Manifest) -> OpenModel:
     )
 
 
-def _open_with_sidecar(folder: Path, entry: MemberEntry) -> tuple[OpenMember, list[str], Sidecar]:
+def _open_with_sidecar(
+    folder: Path, entry: MemberEntry, sums: _Sums
+) -> tuple[OpenMember, list[str], Sidecar]:
     """Return a member as its own record describes it, and where the manifest says otherwise."""
     where = (folder / entry.onnx).with_suffix(".json")
-    sidecar = read_record(where, Sidecar)
+    sidecar = _record(where, Sidecar, sums)
     widths = _widths(InputSpec())
     graph, sha256 = read_graph(
         folder / entry.onnx, outputs=MEMBER_OUTPUTS, widths=widths, take_external=True
     )
     _require(where, f"the sha256 of {entry.onnx}", sidecar.sha256, sha256)
+    for name, found in {entry.onnx: sha256, **graph.external}.items():
+        _require_sum(folder / name, found, sums)
     scaler = _scaler(where, sidecar, InputSpec())
     warnings = []
     if entry.sha256 != sha256:
@@ -247,6 +275,7 @@ def _open_with_sidecar(folder: Path, entry: MemberEntry) -> tuple[OpenMember, li
     warnings += [
         f"weights of {entry.onnx} lie in {name}, of which no record holds a sha256"
         for name in graph.external
+        if sums is None
     ]
     member = OpenMember(
         Session(graph),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from loso.errors import BadInput
-from loso.files import sha256_of, write_atomic
-from loso.model.files import SIGNATURE_FILE, SUMS_FILE
+from loso.files import read_regular, sha256_of, write_atomic
+from loso.model.files import MOST_RECORD_BYTES, SIGNATURE_FILE, SUMS_FILE
 
 __all__ = ["files_to_sum", "read_sums", "refresh_sums"]
 
@@ -38,8 +38,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file that SHA256SUMS names; BadInput unless every line fits."""
     path = folder / SUMS_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, MOST_RECORD_BYTES).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise BadInput(f"cannot be read ({error})", where=str(path)) from None
     sums = {}
     for number, line in enumerate(lines, start=1):
