@@ -323,21 +323,22 @@ def test_another_number_of_frames_is_refused(videos, tmp_path):
 
 def test_evaluate_prints_a_table(call, folder, corpus):
     found = call("evaluate", "--model", folder, "--corpus", corpus.path)
-    assert found.err.startswith("warning: THIS IS THE CORPUS OF THE MODEL'S OWN TRAINING")
+    assert found.err.startswith("warning: THE MODEL WAS TRAINED ON EVERY SOURCE OF THIS CORPUS")
     lines = found.out.splitlines()
     assert lines[0].endswith("on demo.jsonl.gz: 6000 rows, 200 clips, target vmaf")
     (record,) = objects(call("evaluate", "--model", folder, "--corpus", corpus.path, "--json").out)
     frames = record["pools"]["frame"]
     for source, found in (*frames["by_source"].items(), ("together", frames["pooled"])):
-        line = next(line for line in lines if line.startswith(f"{source} "))
+        line = next(line for line in lines if line.startswith(f"{source} * "))
         figures = [f"{found['n']}", f"{found['plcc']:.4f}", f"{found['srocc']:.4f}"]
         figures += [
             f"{found['rmse']:.2f}",
             f"{found['coverage']:.3f}",
             f"{found['mean_width']:.2f}",
         ]
-        assert line.split()[1:] == figures
-    assert sum(line.startswith("together") for line in lines) == 2
+        assert line.split()[2:] == figures
+    assert sum(line.startswith("together *") for line in lines) == 2
+    assert "*: of sources that the model was trained on, and says nothing about new ones" in lines
     adm2 = next(line for line in lines if line.startswith("adm2 "))
     assert adm2.split()[2:] == ["sd", "0.0%"]
     assert next(line for line in lines if line.startswith("cq ")).split()[1:] == ["-", "0.0%"]
@@ -349,7 +350,7 @@ def test_evaluate_says_one_object_with_json(call, folder, corpus):
     assert record["unseen"] is False
     assert sorted(record["pools"]) == ["frame", "hmean", "mean", "p1", "p5"]
     assert [drift["name"] for drift in record["inputs"]] == [*CANONICAL_6, "cq"]
-    assert record["warnings"][0].startswith("THIS IS THE CORPUS")
+    assert record["warnings"][0].startswith("THE MODEL WAS TRAINED ON EVERY")
 
 
 # -- docs/formats.md ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from loso.errors import BadCorpus
 from loso.evaluate import evaluate_model
 from loso.export import export_model
 from loso.intervals import POOLS
+from loso.model.sources import hash_sources
 from loso.model.sums import refresh_sums
 from loso.predict import Predictor
 from loso.recipe import GateThresholds, Recipe
@@ -148,19 +149,59 @@ def test_the_drift_of_inputs_is_against_training(evaluation, halves):
 def test_the_corpus_of_training_is_called_that(predictor, halves):
     judged = evaluate_model(predictor, halves[0])
     assert judged.unseen is False
-    assert judged.warnings[0].startswith("THIS IS THE CORPUS OF THE MODEL'S OWN TRAINING: what")
+    assert judged.trained_on == dict.fromkeys(halves[0].sources, "name")
+    assert judged.warnings[0].startswith("THE MODEL WAS TRAINED ON EVERY SOURCE OF THIS CORPUS: wh")
 
 
-def test_a_model_that_names_no_corpus_cannot_tell(folder, halves, tmp_path):
+def test_sources_of_training_are_told_in_another_file(predictor, halves, tmp_path):
+    """One keeps its name and half its rows, one its rows under another name, and others are new."""
+    named, renamed = halves[0].sources[1:3]
+    of_source = halves[0].rows.filter
+    rows = pl.concat(
+        [
+            halves[1].rows,
+            of_source(src=renamed).sample(fraction=1, shuffle=True, seed=1),
+            of_source(src=named).gather_every(2),
+        ]
+    ).with_columns(pl.col("src").replace(renamed, "another name"))
+    rows.write_parquet(tmp_path / "mixed.parquet")
+    judged = evaluate_model(predictor, load_corpus(tmp_path / "mixed.parquet"))
+    assert judged.unseen is False
+    assert judged.trained_on == {"another name": "rows", named: "name"}
+    assert judged.warnings[0] == (
+        "THE MODEL WAS TRAINED ON 2 OF 6 SOURCES: what follows says nothing new about "
+        f"another name (by its rows), {named}, nor does a figure that they are part of"
+    )
+    changed = rows.with_columns(vmaf=pl.col("vmaf") * 0.999).filter(src="another name")
+    changed.write_parquet(tmp_path / "changed.parquet")
+    assert evaluate_model(predictor, load_corpus(tmp_path / "changed.parquet")).unseen is True
+
+
+def test_hashes_of_sources_mind_no_order_and_no_name(halves):
+    rows = halves[0].rows
+    columns = ("cq", "frame_index", *CANONICAL_6, "vmaf")
+    expected = hash_sources(rows, columns)
+    assert list(expected) == list(halves[0].sources)
+    assert len(set(expected.values())) == SEEN
+    shuffled = rows.sample(fraction=1, shuffle=True, seed=2).with_columns(cq=pl.col("cq").cast(int))
+    assert hash_sources(shuffled, columns) == expected
+    for name in ("encoder", "vmaf"):  # values of one row, given to another
+        first = rows.filter(src=halves[0].sources[0])
+        moved = first.with_columns(pl.col(name).sort(descending=True))
+        assert hash_sources(moved, columns) != hash_sources(first, columns)
+
+
+def test_a_model_that_names_no_sources_cannot_tell(folder, halves, tmp_path):
     out = tmp_path / "silent"
     shutil.copytree(folder, out)
     path = out / f"{STEM}.json"
     manifest = json.loads(path.read_text())
-    del manifest["corpus_sha256"], manifest["encoders_seen"], manifest["training_ranges"]
+    for key in ("corpus_sha256", "training_sources", "encoders_seen", "training_ranges"):
+        del manifest[key]
     path.write_text(json.dumps(manifest))
     refresh_sums(out, [path.name])
     judged = evaluate_model(Predictor.load(out), halves[1])
-    assert judged.unseen is None
+    assert (judged.unseen, judged.trained_on) == (None, {})
     assert "whether it has seen these rows cannot be told" in judged.warnings[0]
     assert [d.name for d in judged.inputs if d.outside_share is not None] == ["cq"]
     assert judged.encoders_without_rows == {}

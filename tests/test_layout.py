@@ -25,7 +25,7 @@ engine.counter engine.network engine.plan engine.reference
 engine.counter_torch engine.batched engine.native engine
 seedfile crossval run_folder evidence recheck ridge baselines intervals coverage calibration
 ablation made gate diagnosis verdict model model.grounds
-model.files model.sums model.onnx_build model.onnx_graph model.final_fit model.signing
+model.files model.sums model.sources model.onnx_build model.onnx_graph model.final_fit model.signing
 model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify
 model.opening model.feed predict evaluate sklearn

@@ -18,18 +18,19 @@ from loso.metrics import plcc, rmse, srocc
 from loso.metrics.mapping import map_out_of_fold
 from loso.metrics.pooling import pool_scores
 from loso.model.feed import Feed, make_feed
+from loso.model.sources import hash_sources, hashed_columns
 from loso.predict import Prediction, Predictor, number_clips
 from loso.recipe import is_mapped
 
 __all__ = ["Agreement", "Evaluation", "InputDrift", "PoolEvaluation", "evaluate_model"]
 
 _CANNOT_TELL: Final = (
-    "the model does not name the corpus of its training: whether it has seen these rows cannot be "
-    "told"
+    "the model does not record the sources of its training: whether it has seen these rows cannot "
+    "be told"
 )
 _NOT_UNSEEN: Final = (
-    "THIS IS THE CORPUS OF THE MODEL'S OWN TRAINING: what follows says nothing about sources that "
-    "it has not seen; its model card holds those figures"
+    "THE MODEL WAS TRAINED ON EVERY SOURCE OF THIS CORPUS: what follows says nothing about sources "
+    "that it has not seen; its model card holds those figures"
 )
 
 _LEAST_SOURCES: Final = 3
@@ -87,12 +88,17 @@ class InputDrift:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a corpus; `unseen` is None where the model does not name its own."""
+    """What a model does on a corpus.
+
+    `trained_on` names the sources of the corpus that training saw and how that shows: by `name`, by
+    their `rows`, or by the whole `corpus`. `unseen` is None where the model does not record them.
+    """
 
     model: str
     corpus: str
     corpus_sha256: str
     unseen: bool | None
+    trained_on: dict[str, str]
     target: str
     rows: int
     clips: int
@@ -113,8 +119,9 @@ def evaluate_model(predictor: Predictor, corpus: Corpus) -> Evaluation:
 
     Sources are those of the column that training grouped by, where the corpus has it.
     Intervals are those of the model's default level. BadCorpus where the model's target is not in
-    the corpus. On the corpus of its own training the figures say nothing about new sources: a
-    warning says so first.
+    the corpus. On sources of its own training the figures say nothing about new ones: a warning
+    says so first. A source is told by its name, and by its rows under another name; with some of
+    its rows and another name, or measured anew, it is not told.
     """
     target, unit = predictor.manifest.target, predictor.model.unit
     column_values(corpus.rows, target, str(corpus.path))
@@ -126,14 +133,15 @@ def evaluate_model(predictor: Predictor, corpus: Corpus) -> Evaluation:
     if clip_pools:
         keys = [name for name in feed.names if name != "frame_index"]
         truth |= pool_scores(y_true, number_clips(feed.rows.select(keys)))
-    unseen, notes = _is_unseen(predictor, corpus)
+    trained_on, notes = _trained_on(predictor, corpus, feed)
     rows = prediction.frames
     strangers = rows.filter("unseen_encoder").group_by("encoder").len().sort("encoder")
     return Evaluation(
         model=predictor.manifest.id,
         corpus=corpus.path.name,
         corpus_sha256=corpus.sha256,
-        unseen=unseen,
+        unseen=None if trained_on is None else not trained_on,
+        trained_on=trained_on or {},
         target=target,
         rows=int(prediction.clips["n_frames"].sum()),
         clips=prediction.clips.height,
@@ -148,11 +156,41 @@ def evaluate_model(predictor: Predictor, corpus: Corpus) -> Evaluation:
     )
 
 
-def _is_unseen(predictor: Predictor, corpus: Corpus) -> tuple[bool | None, tuple[str, ...]]:
-    known = predictor.model.corpus_sha256
-    if not known:
-        return None, (_CANNOT_TELL,)
-    return (True, ()) if corpus.sha256 not in known else (False, (_NOT_UNSEEN,))
+def _trained_on(
+    predictor: Predictor, corpus: Corpus, feed: Feed
+) -> tuple[dict[str, str] | None, tuple[str, ...]]:
+    """Return the sources that training saw, None where that cannot be told, and what to tell."""
+    model, known = predictor.model, predictor.manifest.training_sources
+    target = predictor.manifest.target
+    columns = hashed_columns(model.inputs, model.unit, target)
+    found = hash_sources(feed.rows, columns, _source_column(predictor, feed.rows))
+    if known is None:
+        if corpus.sha256 not in model.corpus_sha256:
+            return None, (_CANNOT_TELL,)
+        return dict.fromkeys(found, "corpus"), (_NOT_UNSEEN,)
+    rows = set(known.values())
+    shared = {
+        name: "name" if name in known else "rows"
+        for name, of_rows in found.items()
+        if name in known or of_rows in rows
+    }
+    if not shared:
+        return {}, ()
+    if len(shared) == len(found):
+        return shared, (_NOT_UNSEEN,)
+    listed = ", ".join(
+        name if how == "name" else f"{name} (by its rows)" for name, how in shared.items()
+    )
+    warning = (
+        f"THE MODEL WAS TRAINED ON {len(shared)} OF {len(found)} SOURCES: what follows says "
+        f"nothing new about {listed}, nor does a figure that they are part of"
+    )
+    return shared, (warning,)
+
+
+def _source_column(predictor: Predictor, table: pl.DataFrame) -> str:
+    group = predictor.model.inputs.group_by
+    return group if group in table.columns else "src"
 
 
 def _judge(
@@ -161,8 +199,7 @@ def _judge(
     table, prefix = prediction.frames, ""
     if pool != predictor.model.unit:
         table, prefix = prediction.clips, f"{pool}_"
-    group = predictor.model.inputs.group_by
-    source = table[group if group in table.columns else "src"].cast(pl.String).to_numpy()
+    source = table[_source_column(predictor, table)].cast(pl.String).to_numpy()
     mu, low, high = (table[prefix + name].to_numpy() for name in ("mu", "lower", "upper"))
     inside = width = None
     if prediction.level is not None:

@@ -293,14 +293,18 @@ def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
         if pool not in evaluation.pools:
             continue
         judged = evaluation.pools[pool]
-        lines = [*judged.by_source.items(), ("together", judged.pooled)]
+        seen = evaluation.trained_on
+        by_source = ((f"{s} *" if s in seen else s, own) for s, own in judged.by_source.items())
+        lines = [*by_source, ("together *" if seen else "together", judged.pooled)]
         if judged.mapped is not None:
-            lines.append(("together, mapped", judged.mapped))
+            lines.append(("together, mapped *" if seen else "together, mapped", judged.mapped))
         width = max(len(source) for source, _ in lines)
         yield f"\n{title}"
         yield f"{'source':{width}}       n    PLCC   SROCC    RMSE  inside   width"
         for source, agreement in lines:
             yield f"{source:{width}}  {_agreement(agreement)}"
+    if evaluation.trained_on:
+        yield "\n*: of sources that the model was trained on, and says nothing about new ones"
     if any(judged.mapped for judged in evaluation.pools.values()):
         yield "\nmapped: by a rising cubic, fitted on the other sources each time"
     if evaluation.level is not None:

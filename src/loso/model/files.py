@@ -158,6 +158,7 @@ class Manifest(_Record):
     corpus_sha256: _Sha256 | None = None
     verdict_sha256: _Sha256 | None = None
     training_ranges: dict[str, tuple[float, float]] | None = None
+    training_sources: dict[str, str] | None = None
     encoders_seen: tuple[str, ...] | None = None
 
 

@@ -24,6 +24,7 @@ from loso.intervals import IntervalsFile
 from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS
 from loso.model.onnx_build import ensemble_graph, member_graph
 from loso.model.onnx_graph import PARITY_TOLERANCE, Session, check_graph
+from loso.model.sources import hash_sources, hashed_columns
 from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
 from loso.schema import VMAF_RANGE
@@ -58,6 +59,13 @@ class FinalFit:
     def n_features(self) -> int:
         """How many inputs are features; codec block and conditions stand after them."""
         return len(self.inputs.features)
+
+    @property
+    def source_hashes(self) -> dict[str, str]:
+        """A hash of the rows of each source of the fit, by its name."""
+        recipe = self.recipe
+        columns = hashed_columns(recipe.inputs, recipe.unit, recipe.target)
+        return hash_sources(self.rows, columns)
 
     @property
     def target_range(self) -> tuple[float, float] | None:

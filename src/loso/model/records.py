@@ -135,6 +135,7 @@ def manifest_of(model: Model) -> dict[str, Any]:
             for i, name in enumerate(names)
             if name not in CODEC_BLOCK_COLUMNS
         },
+        "training_sources": fit.source_hashes,
         "encoders_seen": fit.rows["encoder"].unique().sort().to_list(),
         "confidence": _confidence(model.grounds.intervals),
         "eval": {
