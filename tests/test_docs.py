@@ -302,7 +302,7 @@ def test_every_file_of_a_model_is_documented(printed, make_run, tmp_path):
     documented = set(names(FORMATS, "A model folder", "file"))
     assert written == documented - {"model.sig"}
 
-    maps = dict.fromkeys(["evidence.seeds", "evidence.predictions", "training_ranges"])
+    maps = dict.fromkeys(["evidence.seeds", "evidence.predictions", "training_ranges", "training_sources"])
     for name, title in (("m_seed0", "STEM_seed{N}.json"), ("registry", "registry.json")):
         record = json.loads((model / f"{name}.json").read_text())
         assert_documented(key_paths(record, maps), title)

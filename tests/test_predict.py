@@ -2,6 +2,8 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,12 +19,13 @@ from loso.calibration import calibrate_run
 from loso.corpus.load import load_corpus
 from loso.data import demo_corpus_path
 from loso.engine.network import first_network
-from loso.errors import BadInput, BadSettings
+from loso.errors import BadInput, BadSettings, Refused
 from loso.export import export_model
 from loso.inputs import build_inputs
-from loso.intervals import POOLS, level_key
+from loso.intervals import POOLS, Rule, level_key
 from loso.model.feed import make_feed
-from loso.model.final_fit import fit_final
+from loso.model.final_fit import fit_final, make_graphs
+from loso.model.onnx_build import ensemble_graph
 from loso.model.opening import open_model
 from loso.model.sums import refresh_sums
 from loso.predict import Predictor
@@ -103,6 +106,39 @@ def test_every_row_scores_as_the_trained_weights_do(predictor, corpus, fit):
     )
     assert frames["outside"].null_count() == len(corpus)
     assert not frames["unseen_encoder"].any()
+
+
+@pytest.mark.parametrize(
+    ("constant", "factor", "output"),
+    [("", 1.0, ""), ("ddof1", 2 / 3, "sigma"), ("quantile", 0.5, "lower")],
+)
+def test_a_graph_of_a_target_in_0_to_1_is_held_as_closely(
+    fit, monkeypatch, constant, factor, output
+):
+    """Members that lie 0.0005 apart, where an error of ddof is one of 0.0001."""
+    first = fit.networks[0]
+    small = replace(
+        fit,
+        inputs=replace(fit.inputs, target=fit.inputs.target / 100),
+        networks={seed: first.rescaled(0.0005 * seed, 0.01) for seed in (0, 1, 2)},
+    )
+    rule = Rule(form="scaled", s0=0.001, quantiles={"0.8": 2.0})
+    intervals = SimpleNamespace(unit="frame", default_level=0.8, by_pool={"frame": rule})
+
+    def changed(*given, **named):
+        model = onnx.load_model_from_string(ensemble_graph(*given, **named))
+        for tensor in model.graph.initializer:
+            if tensor.name == constant:
+                value = numpy_helper.to_array(tensor) * np.float32(factor)
+                tensor.CopyFrom(numpy_helper.from_array(value, constant))
+        return model.SerializeToString()
+
+    monkeypatch.setattr("loso.model.final_fit.ensemble_graph", changed)
+    if not constant:
+        make_graphs(small, intervals)
+        return
+    with pytest.raises(Refused, match=f"the graph's {output} is not that of the trained weights"):
+        make_graphs(small, intervals)
 
 
 @pytest.mark.parametrize("level", [None, 0.5, 0.8])

@@ -23,7 +23,7 @@ from loso.inputs import Inputs, Scaler, build_inputs
 from loso.intervals import IntervalsFile
 from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS
 from loso.model.onnx_build import ensemble_graph, member_graph
-from loso.model.onnx_graph import PARITY_TOLERANCE, Session, check_graph
+from loso.model.onnx_graph import Session, check_graph
 from loso.model.sources import hash_sources, hashed_columns
 from loso.progress import Progress, silent
 from loso.recipe import Compute, Recipe
@@ -36,6 +36,10 @@ FINAL_FOLD: Final = 2**31 - 1
 weights, order and dropout are its own, and stay when a source is added."""
 
 _TARGET_RANGES: Final = {"vmaf": VMAF_RANGE}
+_PARITY_SHARE: Final = 1e-5
+"""How far a graph's float32 score may lie from the trained weights in float64, as a share of the
+largest score: a hundred roundings, as layers of hundreds of sums add up. Of VMAF 0.001 points."""
+
 _CHECKED_BATCHES: Final = (1, 7, 1000)
 
 
@@ -170,12 +174,14 @@ def _check_parity(fit: FinalFit, graphs: Graphs, intervals: IntervalsFile | None
     for raw in _rows_to_check(fit.inputs.matrix):
         scores = fit.predict(raw)
         standardised = fit.scaler.transform(raw)
+        tolerances = _tolerances(fit, scores, intervals)
         for (name, session), expected in zip(sessions.items(), scores, strict=True):
             found = session.run(standardised[:, :width], standardised[:, width:])
-            _hold(name, MEMBER_OUTPUTS[0], found[MEMBER_OUTPUTS[0]], expected)
+            output = MEMBER_OUTPUTS[0]
+            _hold(name, output, found[output], expected, tolerances[output])
         found = ensemble.run(raw[:, :width], standardised[:, width:])
         for name, expected in _aggregated(fit, scores, intervals).items():
-            _hold("ensemble", name, found[name], expected)
+            _hold("ensemble", name, found[name], expected, tolerances[name])
 
 
 def _rows_to_check(matrix: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -202,15 +208,37 @@ def _aggregated(
     return expected
 
 
+def _tolerances(
+    fit: FinalFit, scores: NDArray[np.float64], intervals: IntervalsFile | None
+) -> dict[str, float]:
+    """Return how far each output may lie from the trained weights, in the target's unit.
+
+    All follows from the scores' own error: a spread is of two of them, and a bound takes that of
+    sigma times the quantile.
+    """
+    one = _PARITY_SHARE * float(max(np.abs(scores).max(), fit.inputs.target.std()))
+    tolerances = {MEMBER_OUTPUTS[0]: one, "mu": one, "sigma": 2 * one}
+    if intervals:
+        rule, level = intervals.by_pool[intervals.unit], intervals.default_level
+        least, wider = rule.half_width(np.array([0.0, 1.0]), level)
+        bound = one + 2 * one * float(wider - least) + _PARITY_SHARE * float(least)
+        tolerances |= {"lower": bound, "upper": bound}
+    return tolerances
+
+
 def _hold(
-    graph: str, output: str, found: NDArray[np.float32], expected: NDArray[np.float64]
+    graph: str,
+    output: str,
+    found: NDArray[np.float32],
+    expected: NDArray[np.float64],
+    tolerance: float,
 ) -> None:
     difference = float(np.abs(found - expected).max())
-    if not difference <= PARITY_TOLERANCE:
+    if not difference <= tolerance:
         raise Refused(
             f"the graph's {output} is not that of the trained weights",
             where=graph,
-            expected=f"a difference of at most {PARITY_TOLERANCE:g}",
+            expected=f"a difference of at most {tolerance:g}",
             found=f"{difference:g}",
             fix="look for a feature that hardly varies: float32 cannot tell its values apart",
         )
