@@ -485,6 +485,15 @@ def test_a_folder_in_use_is_busy(promoted, tmp_path):
         export(*promoted, tmp_path / "model")
 
 
+def test_a_run_that_is_being_trained_is_busy(promoted, tmp_path):
+    with (
+        folder_lock(promoted[0], "training"),
+        pytest.raises(Busy, match="another process is using this folder for exporting"),
+    ):
+        export(*promoted, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_graph_that_gives_something_else_is_never_written(promoted, tmp_path, monkeypatch):
     from loso.model import final_fit
 
@@ -597,7 +606,7 @@ def test_cut_short_anywhere_the_folder_is_whole_or_completed_by_the_same_call(
     other = make_run("other", seeds=SEEDS, edit=lambda _, c: c.update(epochs=2, hidden=3))
     judge(other, corpus)
     export(run, corpus, tmp_path / "old")
-    flip(tmp_path / "old", run / "PROMOTE.json")
+    flip(tmp_path / "old", run / "PROMOTE.json", accept_limits=True)
     export(other, corpus, tmp_path / "new")
     old, new = contents(tmp_path / "old"), contents(tmp_path / "new")
     real, calls, fits = Path.replace, 0, []

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from loso.recipe import Compute, GateThresholds
 from loso.registry import flip, list_models, unflip
 from loso.verdict import validate_run
 
-LOOSE = GateThresholds(mean_plcc_threshold=0.5, plcc_spread_max=1.0, per_seed_min=0.5)
 SEEDS = (0, 1)
 STEM = "fr"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ def small(_seed, content):
 def exported(make_run, tmp_path):
     """A model folder, and the verdict that it was exported on."""
     run, corpus = make_run(seeds=SEEDS, edit=small), tmp_path / "corpus.jsonl"
-    validate_run(run, SEEDS, LOOSE, corpus=corpus)
+    validate_run(run, SEEDS, corpus=corpus)
     compute = Compute(device="cpu", threads=1)
     export_model(run, corpus, tmp_path / "model", stem=STEM, compute=compute)
     return tmp_path / "model", run / "PROMOTE.json"
@@ -134,7 +134,7 @@ REFUSALS = {
     ),
     "limit": (
         lambda d: edit_json(
-            d / "fr_seed1.json", lambda c: c["gate"].update(per_seed_min_threshold=0.95)
+            d / "fr_seed1.json", lambda c: c["gate"].update(per_seed_min_threshold=0.9)
         ),
         r"gate\.per_seed_min_threshold is not the verdict's",
     ),
@@ -192,7 +192,7 @@ REFUSALS = {
         lambda d: (d / "SHA256SUMS").write_text(f"{'0' * 64}  fr.json\n"),
         r"not as in SHA256SUMS",
     ),
-    "no sums": (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS: cannot be read"),
+    "no sums": (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS: file not found"),
     "no registry": (lambda d: (d / "registry.json").unlink(), "does not stand there once"),
     "no manifest": (lambda d: (d / "fr.json").unlink(), "one manifest of kind fr_ensemble"),
 }
@@ -310,15 +310,102 @@ def test_a_folder_in_use_is_busy(exported):
 def test_an_unflip_records_why(exported):
     folder, verdict = exported
     flip(folder, verdict)
-    record = unflip(folder, " VMAF of dark scenes is off ", now=lambda: NOON)
+    record, left = unflip(folder, " VMAF of dark scenes is off ", now=lambda: NOON)
+    assert left == ()
     assert flags(folder) == (True, {"fr_seed0": True, "fr_seed1": True})
     assert (record.state, record.reason) == ("withdrawn", "VMAF of dark scenes is off")
     assert record.at_utc == "2026-01-02T12:00:00+00:00"
     assert record.verdict_sha256 == sha256_of(verdict)
     assert read_record(folder / "fr.promotion.json", Promotion) == record
     assert read_sums(folder) == {n: sha256_of(folder / n) for n in files_to_sum(folder)}
-    flip(folder, verdict)
+    with pytest.raises(
+        Refused, match=r"the model was withdrawn \(VMAF of dark scenes is off\); say"
+    ):
+        flip(folder, verdict)
+    assert flags(folder)[0] is True
+    flip(folder, verdict, again=True)
     assert flags(folder)[0] is False
+
+
+@pytest.mark.parametrize("name", ["fr.json", "SHA256SUMS"])
+def test_a_damaged_manifest_or_sums_do_not_keep_a_model_in_production(exported, name):
+    folder, verdict = exported
+    flip(folder, verdict)
+    (folder / name).write_bytes(b"\xff{")
+    record, left = unflip(folder, "broken")
+    assert [text.split()[0] for text in left] == [name]
+    assert (folder / name).read_bytes() == b"\xff{"
+    assert record.members == {f"fr_seed{s}": sha256_of(folder / f"fr_seed{s}.onnx") for s in SEEDS}
+    assert [model.entry.smoke for model in list_models(folder)] == [True, True]
+    assert read_record(folder / "fr.promotion.json", Promotion) == record
+
+
+def test_which_model_to_withdraw_must_be_clear(exported):
+    folder, _ = exported
+    entry = {"id": "two_seed0", "kind": "fr", "onnx": "two_seed0.onnx", "sha256": "0" * 64}
+    edit_json(folder / "registry.json", lambda c: c["models"].append(entry))
+    with pytest.raises(BadInput, match="found fr, two; name one of them with --name"):
+        unflip(folder, "x")
+    with pytest.raises(BadInput, match="expected members of three"):
+        unflip(folder, "x", stem="three")
+    unflip(folder, "x", stem="two")
+    assert json.loads((folder / "registry.json").read_text())["models"][-1]["smoke"] is True
+
+
+def test_limits_looser_than_the_standard_must_be_accepted(make_run, tmp_path):
+    run, corpus = make_run(seeds=SEEDS, edit=small), tmp_path / "corpus.jsonl"
+    loose = GateThresholds(mean_plcc_threshold=0.5, plcc_spread_max=1.0, per_seed_min=0.96)
+    verdict = validate_run(run, SEEDS, loose, corpus=corpus)[1]
+    folder = tmp_path / "model"
+    compute = Compute(device="cpu", threads=1)
+    export_model(run, corpus, folder, stem=STEM, compute=compute)
+    text = r"looser than the standard ones, expected mean_plcc_threshold 0\.95, plcc_spread_max 0"
+    with pytest.raises(Refused, match=text):
+        flip(folder, verdict)
+    assert flags(folder)[0] is True
+    record = flip(folder, verdict, accept_limits=True)
+    assert record.accepted_limits == {"mean_plcc_threshold": 0.5, "plcc_spread_max": 1.0}
+
+
+@pytest.mark.parametrize("verb", ["flip", "unflip"])
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+def test_a_number_that_is_none_in_a_foreign_entry_stops_all_before_the_first_write(
+    exported, verb, number
+):
+    folder, verdict = exported
+    path = folder / "registry.json"
+    theirs = f'"models": [{{"id": "other", "size": {number}}}, '
+    path.write_text(path.read_text().replace('"models": [', theirs))
+    before = contents(folder)
+    with pytest.raises(BadInput, match=r"registry\.json: (not valid JSON|cannot be written again)"):
+        flip(folder, verdict) if verb == "flip" else unflip(folder, "x")
+    assert contents(folder) == before
+
+
+def test_an_entry_that_does_not_say_is_on_trial_if_it_is_a_member(exported):
+    folder, _ = exported
+
+    def change(registry):
+        del registry["models"][0]["smoke"]
+        other = {"id": "other", "kind": "fr", "onnx": "other.onnx", "sha256": "0" * 64}
+        registry["models"].append(other)
+
+    edit_json(folder / "registry.json", change)
+    smoke = {model.entry.id: model.entry.smoke for model in list_models(folder)}
+    assert smoke == {"fr_seed0": True, "fr_seed1": True, "other": False}
+
+
+def test_pipes_and_links_are_not_opened(exported):
+    folder, verdict = exported
+    os.mkfifo(folder / "pipe.json")
+    (folder / "link.json").symlink_to(folder / "fr.json")
+    graph = folder / "fr_seed0.onnx"
+    shutil.move(graph, folder / "elsewhere.onnx")
+    graph.symlink_to(folder / "elsewhere.onnx")
+    assert [model.state for model in list_models(folder)] == ["missing", "whole"]
+    graph.unlink()
+    shutil.move(folder / "elsewhere.onnx", graph)
+    assert flip(folder, verdict).id == STEM
 
 
 def test_what_is_broken_can_be_withdrawn_and_stays_visible(exported):

@@ -57,7 +57,7 @@ def chain(once, make_corpus, tmp_path):
         verdict = validate_run(run, SEEDS, LOOSE, corpus=corpus)[1]
         export_model(run, corpus, once / "trial", stem=STEM, compute=COMPUTE)
         shutil.copytree(once / "trial", once / "model")
-        flip(once / "model", verdict)
+        flip(once / "model", verdict, accept_limits=True)
     for name in ("run", "trial", "model"):
         shutil.copytree(once / name, tmp_path / "chain" / name)
     shutil.copy(once / "corpus.jsonl", tmp_path / "chain")
@@ -425,6 +425,16 @@ EDITS = [
         put("evidence", "seeds", "0", value=ZEROS),
         f"promotion: evidence is not that in {SIDECAR}",
     ),
+    (
+        PROMOTION,
+        put("accepted_limits", value={}),
+        "promotion: limits looser than the standard ones were not accepted so",
+    ),
+    (
+        REGISTRY,
+        put("models", 0, "smoke", value=...),
+        f"smoke: {MEMBER} does not say whether it is on trial",
+    ),
     (PROMOTION, put("at_utc", value=...), "promotion: at_utc cannot be used"),
     # The gate's numbers in the sidecars.
     (SIDECAR, put("gate", "verdict", value="HOLD"), "verdict: gate.verdict"),
@@ -622,6 +632,10 @@ VERDICTS = {
         put("evidence", "intervals_sha256", value=None),
         "run {run}/intervals.json: not the file that the verdict judged",
     ),
+    "baselines": (
+        put("evidence", "baselines_sha256", value=ZEROS),
+        "run {run}/baselines.json: not the file that the verdict judged",
+    ),
     "key": (put("gate", value=3), "verdict {verdict}: gate cannot be used"),
     "limits out of range": (
         put("gate", "plcc_spread_max", value=-1),
@@ -637,6 +651,13 @@ def test_a_verdict_that_the_run_does_not_bear_out_is_found(chain, name):
     expected = expected.format(verdict=chain.run / "PROMOTE.json", run=chain.run)
     lines = told(verify_model(chain.model, run_dir=chain.run))
     assert any(line.startswith(expected) for line in lines), lines
+
+
+def test_a_model_of_another_target_must_beat_vmaf(chain):
+    edit(chain.model / MANIFEST, put("target", value="mos"))
+    lines = told(verify_model(chain.model, run_dir=chain.run))
+    problem = "gate.gain_over_vmaf does not say that the model beats VMAF"
+    assert f"verdict {chain.run / 'PROMOTE.json'}: {problem}" in lines
 
 
 def test_another_verdict_than_the_one_of_the_export_is_found(chain):

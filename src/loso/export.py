@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
@@ -23,13 +23,13 @@ from loso.model.files import (
     MODEL_CARD,
     REGISTRY_FILE,
     Manifest,
+    RegistryEntry,
     Sidecar,
     is_member_of,
     member_stem,
     promotion_name,
     read_record,
     registry_content,
-    with_entries,
 )
 from loso.model.final_fit import fit_final, make_graphs
 from loso.model.grounds import find_grounds
@@ -77,7 +77,10 @@ def export_model(
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
     corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-    grounds = find_grounds(run_dir, corpus)
+    if not run_dir.is_dir():
+        raise BadInput("not a folder", where=str(run_dir), fix="name the folder of a training run")
+    with folder_lock(run_dir, "exporting"):
+        grounds = find_grounds(run_dir, corpus)
     _check_names(stem, grounds.promote.seeds)
     _check_folder(out_dir, stem, sign_key)
     record = next(iter(grounds.evidence.seed_files.values()))
@@ -194,7 +197,7 @@ def _write(out_dir: Path, model: Model, files: Mapping[str, bytes]) -> None:
     """
     stem = model.stem
     entries = [registry_entry_of(model, seed) for seed in model.graphs.members]
-    registry = with_entries(registry_content(out_dir), stem, entries)
+    registry = _with_entries(registry_content(out_dir), stem, entries)
     contents = {REGISTRY_FILE: to_json(registry).encode(), **files}
     with ExitStack() as places:
         for name, content in reversed(contents.items()):  # a stack: what enters last ends first
@@ -204,3 +207,17 @@ def _write(out_dir: Path, model: Model, files: Mapping[str, bytes]) -> None:
         if is_member_of(stem, path.stem) and path.name not in contents:
             path.unlink()  # of a seed that the ensemble no longer has
     refresh_sums(out_dir, contents)
+
+
+def _with_entries(
+    content: dict[str, Any], stem: str, entries: Sequence[RegistryEntry]
+) -> dict[str, Any]:
+    """Return a registry in which `entries` stand in the place of all members of `stem`."""
+    models = content["models"]
+    own = [i for i, entry in enumerate(models) if is_member_of(stem, str(entry.get("id")))]
+    place = own[0] if own else len(models)
+    kept = [entry for i, entry in enumerate(models) if i not in own]
+    return {
+        **content,
+        "models": [*kept[:place], *(e.model_dump(mode="json") for e in entries), *kept[place:]],
+    }

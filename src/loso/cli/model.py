@@ -118,6 +118,13 @@ def flip(
     verdict: Annotated[
         Path, typer.Option("--verdict", metavar="FILE", help="PROMOTE.json of the exported run.")
     ],
+    accept_limits: Annotated[
+        bool,
+        typer.Option("--accept-limits", help="Take limits looser than the standard; recorded."),
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Take a model back that was withdrawn.")
+    ] = False,
     name: NameOption = None,
     sign: SignOption = None,
     as_json: JsonOption = False,
@@ -129,7 +136,9 @@ def flip(
     from loso.model.files import promotion_name
     from loso.registry import flip as flip_model
 
-    record = flip_model(model_dir, verdict, stem=name, sign_key=sign)
+    record = flip_model(
+        model_dir, verdict, stem=name, sign_key=sign, accept_limits=accept_limits, again=again
+    )
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
@@ -149,7 +158,8 @@ def unflip(
     from loso.model.files import promotion_name
     from loso.registry import unflip as unflip_model
 
-    record = unflip_model(model_dir, reason, stem=name, sign_key=sign)
+    record, left = unflip_model(model_dir, reason, stem=name, sign_key=sign)
+    warn_all(left)
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:

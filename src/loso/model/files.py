@@ -15,15 +15,23 @@ Others wrote folders in this layout too, with fewer keys: what they may lack is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from loso.errors import BadInput, BadSettings
 from loso.features import Condition
-from loso.files import parse_json, read_json, read_regular
+from loso.files import parse_json, read_regular
 from loso.intervals import Rule
 from loso.recipe import InputSpec
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS
@@ -53,7 +61,6 @@ __all__ = [
     "read_record",
     "record_of",
     "registry_content",
-    "with_entries",
 ]
 
 DEFAULT_STEM: Final = "fr_regressor_v2_ensemble_v1"
@@ -208,7 +215,8 @@ class Promotion(_Record):
     """On what grounds members are for production, or why they no longer are.
 
     `verdict_sha256` is that of the verdict's file, `evidence` what it says it judged, `members` the
-    sha256 of each member's graph by its id.
+    sha256 of each member's graph by its id. `accepted_limits` are those that let more through than
+    the standard ones, as the flip was told to accept.
     """
 
     id: str
@@ -220,12 +228,13 @@ class Promotion(_Record):
     corpus_sha256: _Sha256 | None = None
     evidence: dict[str, Any] = {}
     members: dict[str, _Sha256] = {}
+    accepted_limits: dict[str, float] = {}
 
 
 class RegistryEntry(_Record):
-    """One graph; no other keys are written.
+    """One graph, full reference, no reference or a filter; no other keys are written.
 
-    `kind` is full reference, no reference, or a filter, which others keep beside them.
+    Without `smoke` a member of an ensemble is on trial, what others keep there is for production.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
@@ -235,6 +244,12 @@ class RegistryEntry(_Record):
     opset: Annotated[int, Field(ge=7, le=21)] | None = None
     smoke: bool = False
     notes: Annotated[str, Field(max_length=512)] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_on_trial(cls, content: dict[str, Any]) -> dict[str, Any]:
+        name = str(content.get("id"))
+        return {"smoke": is_member_of(name.rpartition("_seed")[0], name), **content}
 
 
 class Registry(_Record):
@@ -320,30 +335,15 @@ def record_of(content: bytes, path: Path, kind: type[R]) -> R:
 
 
 def registry_content(folder: Path) -> dict[str, Any]:
-    """Return the registry of a folder with all its keys; an empty one where there is no file.
+    """Return the registry of a folder with all keys, others' too; an empty one where there is none.
 
-    Others keep their models in the same registry: their entries are carried along as they are.
-    BadInput where it is no registry.
+    BadInput where the file is no registry.
     """
     path = folder / REGISTRY_FILE
     if not path.exists():
         return {"schema_version": 1, "models": []}
-    content = read_json(path)
+    content = parse_json(read_regular(path, MOST_RECORD_BYTES), str(path))
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, list) or not all(isinstance(entry, dict) for entry in models):
         raise BadInput("not a registry", where=str(path), expected="an object with a list models")
     return dict(content)
-
-
-def with_entries(
-    content: dict[str, Any], stem: str, entries: Sequence[RegistryEntry]
-) -> dict[str, Any]:
-    """Return a registry in which `entries` stand in the place of all members of `stem`."""
-    models = content["models"]
-    own = [i for i, entry in enumerate(models) if is_member_of(stem, str(entry.get("id")))]
-    place = own[0] if own else len(models)
-    kept = [entry for i, entry in enumerate(models) if i not in own]
-    return {
-        **content,
-        "models": [*kept[:place], *(e.model_dump(mode="json") for e in entries), *kept[place:]],
-    }

@@ -7,12 +7,15 @@ the run, and its numbers against what the run's own records give.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from loso.baselines import Gain
+from loso.calibration import check_rules
 from loso.corpus.load import Corpus
 from loso.errors import BadInput, Refused
 from loso.evidence import Evidence, collect_evidence, differ
@@ -20,14 +23,41 @@ from loso.files import sha256_of
 from loso.gate import evaluate_gate
 from loso.intervals import IntervalsFile, parse_intervals
 from loso.recheck import check_against_corpus, read_predictions
-from loso.recipe import GateThresholds
+from loso.recipe import GateThresholds, is_mapped
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 
-__all__ = ["Grounds", "Promote", "find_grounds", "read_promote"]
+__all__ = [
+    "GATE_KEYS",
+    "OF_THE_SEED",
+    "Grounds",
+    "Promote",
+    "PromoteEvidence",
+    "PromoteGate",
+    "VerdictFile",
+    "find_grounds",
+    "lacks_gain",
+    "loose_limits",
+    "read_promote",
+]
 
 _PROMOTE, _HOLD = VERDICT_FILES
 _GATE_NUMBERS: Final = ("mean_plcc", "plcc_spread")
+
+GATE_KEYS: Final = {
+    "passed": "passed",
+    "mean_plcc": "mean_plcc",
+    "mean_plcc_threshold": "mean_plcc_threshold",
+    "plcc_spread": "plcc_spread",
+    "plcc_spread_max": "plcc_spread_max",
+    "per_seed_min": "per_seed_min_threshold",
+}
+"""Numbers of a verdict's gate, and their names in a sidecar."""
+
+OF_THE_SEED: Final = "this_seed_loso_plcc"
+"""The name in a sidecar of what the gate says of its own seed."""
+
+_LIMITS: Final = ("mean_plcc_threshold", "plcc_spread_max", "per_seed_min")
 
 
 class _Record(BaseModel):
@@ -44,6 +74,16 @@ class PromoteGate(_Record):
     plcc_spread_max: float
     per_seed_plccs: dict[int, float]
     per_seed_min: float
+    gain_over_vmaf: Gain | None = None
+
+    def of_seed(self, seed: int) -> dict[str, Any]:
+        """Return what a member's sidecar repeats of the gate."""
+        numbers = {theirs: getattr(self, ours) for ours, theirs in GATE_KEYS.items()}
+        return {
+            "verdict": "PROMOTE",
+            **numbers,
+            OF_THE_SEED: self.per_seed_plccs.get(seed),
+        }
 
 
 class PromoteEvidence(_Record):
@@ -53,14 +93,22 @@ class PromoteEvidence(_Record):
     seeds: dict[int, str]
     predictions: dict[int, str]
     intervals_sha256: str | None = None
+    baselines_sha256: str | None = None
     excluded_sources: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a sidecar and a promotion repeat of it: the keys that the verdict has."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
-class _Verdict(_Record):
+
+class VerdictFile(_Record):
+    """A verdict as anybody may have written it; `evidence` is None where it names no bytes."""
+
     verdict: Literal["PROMOTE", "HOLD"]
-    generated_at_utc: str
+    generated_at_utc: str = ""
     seeds: tuple[int, ...]
     gate: PromoteGate
+    corpus: dict[str, Any] = {}
     evidence: PromoteEvidence | None = None
 
 
@@ -84,6 +132,30 @@ class Grounds:
     intervals: IntervalsFile | None
 
 
+def loose_limits(gate: Mapping[str, Any]) -> dict[str, float]:
+    """Return the limits of a gate that let more through than the standard ones.
+
+    >>> loose_limits({"mean_plcc_threshold": 0.5, "plcc_spread_max": 0.005, "per_seed_min": 0.99})
+    {'mean_plcc_threshold': 0.5}
+    """
+    standard = GateThresholds()
+    sign = {"plcc_spread_max": 1}
+    return {
+        name: gate[name]
+        for name in _LIMITS
+        if sign.get(name, -1) * (gate[name] - getattr(standard, name)) > 0
+    }
+
+
+def lacks_gain(gate: PromoteGate, target: str) -> bool:
+    """Tell whether a gate does not say that a model beats VMAF, which one of another target must.
+
+    VMAF itself need not: it is the target.
+    """
+    gain = gate.gain_over_vmaf
+    return is_mapped(target) and (gain is None or not gain.beats)
+
+
 def read_promote(path: Path) -> Promote:
     """Return the verdict in a file; BadInput where it is none, Refused unless it is to promote.
 
@@ -98,7 +170,7 @@ def read_promote(path: Path) -> Promote:
             fix="name the PROMOTE.json that loso validate wrote",
         ) from None
     try:
-        verdict = _Verdict.model_validate_json(content)
+        verdict = VerdictFile.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
@@ -139,7 +211,7 @@ def find_grounds(run_dir: Path, corpus: Corpus) -> Grounds:
     if not path.is_file():
         raise _refusal("no verdict to promote", path, run_dir)
     promote = read_promote(path)
-    _check_hashes(run_dir, promote)
+    of_intervals = _check_hashes(run_dir, promote)
     if corpus.sha256 != promote.evidence.corpus_sha256:
         raise Refused(
             "not the corpus that the verdict speaks of",
@@ -149,9 +221,14 @@ def find_grounds(run_dir: Path, corpus: Corpus) -> Grounds:
             fix="name that corpus, or train and judge on this one",
         )
     evidence = collect_evidence(run_dir, promote.seeds)
-    check_against_corpus(evidence, read_predictions(evidence), corpus)
+    predictions = read_predictions(evidence)
+    check_against_corpus(evidence, predictions, corpus)
     _check_numbers(path, promote, evidence)
-    return Grounds(promote, evidence, _read_intervals(run_dir, promote, evidence))
+    intervals = None
+    if of_intervals is not None:
+        intervals = _parse_intervals(of_intervals, run_dir, promote, evidence)
+        check_rules(intervals, evidence, predictions, corpus)
+    return Grounds(promote, evidence, intervals)
 
 
 def _refusal(problem: str, where: Path, run_dir: Path) -> Refused:
@@ -162,8 +239,11 @@ def _refusal(problem: str, where: Path, run_dir: Path) -> Refused:
     )
 
 
-def _check_hashes(run_dir: Path, promote: Promote) -> None:
-    """Refuse a run whose files are not those that the verdict judged, naming the first."""
+def _check_hashes(run_dir: Path, promote: Promote) -> bytes | None:
+    """Refuse a run whose files are not those that the verdict judged, naming the first.
+
+    Return the content of its intervals, which is what was held against the verdict.
+    """
     judged, seeds = promote.evidence, set(promote.seeds)
     for what, hashes in (("seed files", judged.seeds), ("predictions", judged.predictions)):
         if set(hashes) != seeds:
@@ -185,8 +265,11 @@ def _check_hashes(run_dir: Path, promote: Promote) -> None:
         if not path.is_file() or sha256_of(path) != judged.predictions[seed]:
             raise _refusal("not the predictions that the verdict judged", path, run_dir)
     path = run_dir / INTERVALS_FILE
-    if (sha256_of(path) if path.is_file() else None) != judged.intervals_sha256:
+    intervals = path.read_bytes() if path.is_file() else None
+    found_sha256 = None if intervals is None else hashlib.sha256(intervals).hexdigest()
+    if found_sha256 != judged.intervals_sha256:
         raise _refusal("not the intervals that stood there when the run was judged", path, run_dir)
+    return intervals
 
 
 def _check_numbers(path: Path, promote: Promote, evidence: Evidence) -> None:
@@ -198,7 +281,12 @@ def _check_numbers(path: Path, promote: Promote, evidence: Evidence) -> None:
             plcc_spread_max=gate.plcc_spread_max,
             per_seed_min=gate.per_seed_min,
         ),
+        gate.gain_over_vmaf,
     )
+    target = recipe_of(next(iter(evidence.seed_files.values()))).target
+    if lacks_gain(gate, target):
+        problem = f"gate.gain_over_vmaf does not say that a model of {target} beats VMAF"
+        raise _refusal(problem, path, path.parent)
     if not report.passed:
         raise _refusal("the run does not pass the verdict's own limits", path, path.parent)
     for name in _GATE_NUMBERS:
@@ -210,11 +298,11 @@ def _check_numbers(path: Path, promote: Promote, evidence: Evidence) -> None:
         raise _refusal("per_seed_plccs are not what the seed files give", path, path.parent)
 
 
-def _read_intervals(run_dir: Path, promote: Promote, evidence: Evidence) -> IntervalsFile | None:
+def _parse_intervals(
+    content: bytes, run_dir: Path, promote: Promote, evidence: Evidence
+) -> IntervalsFile:
     path = run_dir / INTERVALS_FILE
-    if promote.evidence.intervals_sha256 is None:
-        return None
-    intervals = parse_intervals(path.read_bytes(), path)
+    intervals = parse_intervals(content, path)
     if not intervals.speaks_of(promote.evidence.corpus_sha256, promote.evidence.predictions):
         raise Refused(
             "the intervals are of other predictions",

@@ -17,11 +17,17 @@ from loso.model.final_fit import FinalFit, Graphs
 from loso.model.grounds import Grounds
 from loso.recipe import InputSpec
 from loso.schema import CODEC_BLOCK_COLUMNS, ENCODER_VOCAB, ENCODER_VOCAB_VERSION
+from loso.seedfile import RECIPE_KEYS
 
 __all__ = ["Model", "manifest_of", "registry_entry_of", "sidecar_of"]
 
 _DECISIONS: Final = ("ADR-0303", "ADR-0309", "ADR-0319", "ADR-0321")
 """The decisions behind these files, under the names that their readers look for."""
+
+
+_ELSEWHERE: Final = {"inputs", "num_codecs", "encoder_vocab_version", "standardise_target"}
+_RECIPE_KEYS: Final = tuple(key for key in RECIPE_KEYS if key not in _ELSEWHERE)
+"""What of a recipe stands in `training_recipe` as it is; the rest stands beside it."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,7 @@ def sidecar_of(model: Model, seed: int) -> dict[str, Any]:
         "training_recipe": {
             "in_features": fit.n_features,
             "num_codecs": len(fit.inputs.block),
-            "hidden": recipe.hidden,
-            "depth": recipe.depth,
-            "dropout": recipe.dropout,
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "lr": recipe.lr,
-            "weight_decay": recipe.weight_decay,
-            "target": recipe.target,
-            "unit": recipe.unit,
+            **{key: getattr(recipe, key) for key in _RECIPE_KEYS},
             **({"standardise_target": True} if recipe.standardise_target else {}),
             "optimizer": "Adam",
             "loss": "MSE",
@@ -84,19 +82,10 @@ def sidecar_of(model: Model, seed: int) -> dict[str, Any]:
             "engine": fit.engine,
             "loso_version": version("loso"),
         },
-        "gate": {
-            "verdict": "PROMOTE",
-            "passed": gate.passed,
-            "mean_plcc": gate.mean_plcc,
-            "mean_plcc_threshold": gate.mean_plcc_threshold,
-            "plcc_spread": gate.plcc_spread,
-            "plcc_spread_max": gate.plcc_spread_max,
-            "per_seed_min_threshold": gate.per_seed_min,
-            "this_seed_loso_plcc": gate.per_seed_plccs[seed],
-        },
+        "gate": gate.of_seed(seed),
         "loso_mean_plcc": gate.mean_plcc,
         "verdict_sha256": promote.sha256,
-        "evidence": promote.evidence.model_dump(mode="json"),
+        "evidence": promote.evidence.to_dict(),
         "parent_adrs": list(_DECISIONS),
         "notes": (
             f"Member of {model.stem}, seed {seed}, fitted on all {fit.rows.height} rows of the "

@@ -27,18 +27,18 @@ from loso.gate import evaluate_gate
 from loso.inputs import Scaler, build_inputs
 from loso.model.files import MODEL_CARD, REGISTRY_FILE, member_stem
 from loso.model.final_fit import FinalFit, fit_final, make_graphs
-from loso.model.grounds import Grounds, find_grounds
+from loso.model.grounds import Grounds, VerdictFile, find_grounds
 from loso.model.onnx_build import member_graph
 from loso.model.onnx_graph import PARITY_TOLERANCE
 from loso.model.records import Model as Made
 from loso.model.records import registry_entry_of
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import Compute, GateThresholds
-from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
+from loso.run_folder import BASELINES_FILE, INTERVALS_FILE, VERDICT_FILES
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 from loso.verify.folder import Findings, Folder
 from loso.verify.graphs import read_network
-from loso.verify.grounds import VerdictFile, check_verdict
+from loso.verify.grounds import check_verdict
 from loso.verify.model import Model
 
 __all__ = ["Run", "check_corpus", "check_records", "check_run", "open_corpus"]
@@ -87,7 +87,10 @@ def _check_hashes(run_dir: Path, verdict: VerdictFile, findings: Findings) -> No
     judged = verdict.evidence
     if judged is None:
         return
-    expected: dict[str, str | None] = {INTERVALS_FILE: judged.intervals_sha256}
+    expected: dict[str, str | None] = {
+        INTERVALS_FILE: judged.intervals_sha256,
+        BASELINES_FILE: judged.baselines_sha256,
+    }
     for seed in sorted({*verdict.seeds, *judged.seeds, *judged.predictions}):
         expected[seed_file_name(seed)] = judged.seeds.get(seed)
         expected[predictions_file_name(seed)] = judged.predictions.get(seed)
@@ -110,7 +113,7 @@ def _check_numbers(
             plcc_spread_max=gate.plcc_spread_max,
             per_seed_min=gate.per_seed_min,
         )
-        report = evaluate_gate(evidence, limits)
+        report = evaluate_gate(evidence, limits, gate.gain_over_vmaf)
     except BadInput as error:
         findings.refused(str(path), "run", error)
         return

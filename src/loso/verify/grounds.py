@@ -10,9 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Final
 
 from loso.errors import BadInput
 from loso.evidence import differ
@@ -24,39 +22,15 @@ from loso.model.files import (
     is_member_of,
     promotion_name,
 )
-from loso.model.grounds import PromoteEvidence, PromoteGate
+from loso.model.grounds import GATE_KEYS, OF_THE_SEED, VerdictFile, lacks_gain, loose_limits
 from loso.recipe import GateThresholds
 from loso.run_folder import VERDICT_FILES
 from loso.verify.folder import Findings, Folder, parse, validated
 from loso.verify.model import Model
 
-__all__ = ["VerdictFile", "check_grounds", "check_registry", "check_verdict"]
+__all__ = ["check_grounds", "check_registry", "check_verdict"]
 
-_GATE_KEYS: Final = {
-    "passed": "passed",
-    "mean_plcc": "mean_plcc",
-    "mean_plcc_threshold": "mean_plcc_threshold",
-    "plcc_spread": "plcc_spread",
-    "plcc_spread_max": "plcc_spread_max",
-    "per_seed_min": "per_seed_min_threshold",
-}
-"""Numbers of a verdict's gate, and their names in a sidecar."""
-
-_OF_THE_SEED: Final = "this_seed_loso_plcc"
 _SLACK: Final = GateThresholds.tolerance
-
-
-class VerdictFile(BaseModel):
-    """A verdict as anybody may have written it; `evidence` is None where it names no bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    verdict: Literal["PROMOTE", "HOLD"]
-    generated_at_utc: str = ""
-    seeds: tuple[int, ...]
-    gate: PromoteGate
-    corpus: dict[str, Any] = {}
-    evidence: PromoteEvidence | None = None
 
 
 # -- The registry ---------------------------------------------------------------------------------
@@ -122,6 +96,8 @@ def _check_members(model: Model, entries: Sequence[Mapping[str, Any]], findings:
         if record is None:
             continue
         member, smoke[name] = listed[name], record.smoke
+        if "smoke" not in entry:
+            findings.add(REGISTRY_FILE, "smoke", f"{name} does not say whether it is on trial")
         findings.same(REGISTRY_FILE, "registry", f"onnx of {name}", member.onnx, record.onnx)
         if member.graph is not None:
             opset = member.graph.opset
@@ -191,6 +167,7 @@ def _check_promotion(folder: Folder, model: Model, findings: Findings, *, produc
         same("corpus_sha256", model.manifest.corpus_sha256, record.corpus_sha256)
     if record.state == "promoted":
         _check_evidence(name, record, model, findings)
+        _check_limits(name, record, model, findings)
 
 
 def _check_evidence(name: str, record: Promotion, model: Model, findings: Findings) -> None:
@@ -201,6 +178,18 @@ def _check_evidence(name: str, record: Promotion, model: Model, findings: Findin
         if sidecar.evidence != record.evidence:
             problem = f"evidence is not that in {file}"
             findings.add(name, "promotion", problem, sidecar.evidence, record.evidence)
+
+
+def _check_limits(name: str, record: Promotion, model: Model, findings: Findings) -> None:
+    """Find limits that let more through than the standard ones and that no flip accepted."""
+    for sidecar in model.sidecars.values():
+        limits = {ours: sidecar.gate.get(theirs) for ours, theirs in GATE_KEYS.items()}
+        if not all(isinstance(limit, int | float) for limit in limits.values()):
+            return  # found where the gate is read
+        loose = loose_limits(limits)
+        if loose != record.accepted_limits:
+            problem = "limits looser than the standard ones were not accepted so"
+            findings.add(name, "promotion", problem, loose, record.accepted_limits)
 
 
 def _check_gates(model: Model, findings: Findings) -> None:
@@ -214,14 +203,14 @@ def _check_gates(model: Model, findings: Findings) -> None:
         )
         if sidecar.evidence is None or sidecar.evidence.get("corpus_sha256") is None:
             findings.add(file, "verdict", "its verdict names no corpus that was judged", "evidence")
-        numbers = [gate.get(key) for key in (*_GATE_KEYS.values(), _OF_THE_SEED)]
+        numbers = [gate.get(key) for key in (*GATE_KEYS.values(), OF_THE_SEED)]
         if not all(isinstance(number, int | float) for number in numbers):
-            findings.add(file, "verdict", "gate lacks numbers", [*_GATE_KEYS.values()], gate)
+            findings.add(file, "verdict", "gate lacks numbers", [*GATE_KEYS.values()], gate)
         else:
-            plccs[file] = gate[_OF_THE_SEED]
+            plccs[file] = gate[OF_THE_SEED]
     if len(plccs) == len(model.members):
         for file, sidecar in model.sidecars.items():
-            limits = {ours: sidecar.gate[theirs] for ours, theirs in _GATE_KEYS.items()}
+            limits = {ours: sidecar.gate[theirs] for ours, theirs in GATE_KEYS.items()}
             _check_arithmetic(file, limits, plccs.values(), findings)
 
 
@@ -231,6 +220,7 @@ def _check_arithmetic(
     """Hold mean, spread and answer of a gate against the mean PLCC of each seed."""
     plccs = [*plccs]
     mean, spread = fmean(plccs), max(plccs) - min(plccs)
+    gain = gate.get("gain_over_vmaf")  # which sidecars do not repeat
     for key, computed in (("mean_plcc", mean), ("plcc_spread", spread)):
         if differ(gate[key], computed):
             problem = f"gate.{key} is not what the seeds' scores give"
@@ -239,14 +229,14 @@ def _check_arithmetic(
         mean >= gate["mean_plcc_threshold"] - _SLACK
         and spread <= gate["plcc_spread_max"] + _SLACK
         and min(plccs) >= gate["per_seed_min"] - _SLACK
+        and (gain is None or gain["beats"])
     )
     findings.same(file, "verdict", "gate.passed", passed, bool(gate["passed"]))
-    standard = GateThresholds()
-    for key in ("mean_plcc_threshold", "plcc_spread_max", "per_seed_min"):
-        if gate[key] != getattr(standard, key):
-            note = f"{key} was {gate[key]:g}, the standard is {getattr(standard, key):g}"
-            if note not in findings.notes:
-                findings.notes.append(note)
+    for key, limit in loose_limits(gate).items():
+        standard = getattr(GateThresholds, key)
+        note = f"{key} was {limit:g}, the standard is {standard:g}"
+        if note not in findings.notes:
+            findings.notes.append(note)
 
 
 def check_verdict(
@@ -266,6 +256,9 @@ def check_verdict(
     if seeds:
         _check_arithmetic(file, gate.model_dump(), gate.per_seed_plccs.values(), findings)
     if model.manifest is not None:
+        if lacks_gain(gate, model.manifest.target):
+            problem = "gate.gain_over_vmaf does not say that the model beats VMAF"
+            findings.add(file, "verdict", problem, "gain_over_vmaf.beats: true")
         of_model = sorted(entry.seed for entry in model.manifest.members)
         findings.same(model.file, "verdict", "list of seeds of the verdict", seeds, of_model)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -281,16 +274,14 @@ def check_verdict(
 
 
 def _check_sidecar(name: str, sidecar: Sidecar, verdict: VerdictFile, findings: Findings) -> None:
-    gate = verdict.gate.model_dump()
-    expected = {theirs: gate[ours] for ours, theirs in _GATE_KEYS.items()}
-    expected[_OF_THE_SEED] = verdict.gate.per_seed_plccs.get(sidecar.seed)
+    expected = verdict.gate.of_seed(sidecar.seed)
     for key, value in expected.items():
         if sidecar.gate.get(key) != value:
             problem = f"gate.{key} is not the verdict's"
             findings.add(name, "verdict", problem, value, sidecar.gate.get(key))
     evidence = verdict.evidence
     if evidence is not None:
-        judged = evidence.model_dump(mode="json")
+        judged = evidence.to_dict()
         if sidecar.evidence != judged:
             problem = "evidence is not the verdict's"
             findings.add(name, "verdict", problem, judged, sidecar.evidence)
