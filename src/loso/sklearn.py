@@ -13,9 +13,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from loso.crossval import target_scale
 from loso.engine import Member, TrainingPlan, train_members
 from loso.errors import BadSettings, MissingExtra
 from loso.folds import leave_one_source_out
+from loso.inputs import Scaler
 from loso.intervals import Points, choose_level, fit_rule
 from loso.recipe import DEFAULT_SEEDS, Recipe, check_seeds
 
@@ -33,10 +35,6 @@ except ImportError:
     ) from None
 
 __all__ = ["LosoRegressor"]
-
-_LEAST_STD: Final = 1e-8
-_LEAST_SPREAD: Final = 1e-6
-"""Of a target, as a share of its mean: float32 tells no smaller differences apart."""
 
 _DEFAULTS: Final = Recipe()
 _RECIPE_FIELDS: Final = frozenset(f.name for f in fields(Recipe) if "low" in f.metadata)
@@ -94,7 +92,10 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         `groups` (rows,) names what a row belongs to, such as its source clip. Then every group is
         held out once as well, and `predict_interval` works; it changes no prediction.
         """
-        recipe = Recipe(**{name: getattr(self, name) for name in _RECIPE_FIELDS})
+        recipe = Recipe(
+            **{name: getattr(self, name) for name in _RECIPE_FIELDS},
+            standardise_target=bool(self.standardise_target),
+        )
         seeds = check_seeds(self.seeds)
         rows, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         # Fold 0 is the fit on all rows, so that it is the same with and without groups.
@@ -103,10 +104,19 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if groups is not None:
             held_out = leave_one_source_out(_names(groups, rows))
             folds += [(fold.held_out, fold.train, fold.test) for fold in held_out]
-        scales = [_scale(rows[train]) for _, train, _ in folds]
+        scaled = np.ones(rows.shape[1], dtype=bool)
+        scalers = [Scaler.fit(rows[train], scaled) for _, train, _ in folds]
         members = tuple(
-            Member(seed, i, name, train, *scale, *self._target_scale(target[train]))
-            for i, ((name, train, _), scale) in enumerate(zip(folds, scales, strict=True))
+            Member(
+                seed,
+                i,
+                name,
+                train,
+                scaler.mean,
+                scaler.std,
+                *target_scale(target[train], recipe),
+            )
+            for i, ((name, train, _), scaler) in enumerate(zip(folds, scalers, strict=True))
             for seed in seeds
         )
         plan = TrainingPlan(rows.astype(np.float32), target.astype(np.float32), members, recipe)
@@ -115,15 +125,14 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ).networks
         count = len(seeds)
         self.networks_ = networks[:count]
-        self.mean_, self.std_ = scales[0]
+        self.mean_, self.std_ = scalers[0].mean, scalers[0].std
         for name in ("groups_", "calibration_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         if groups is not None:
             self.groups_ = tuple(name for name, _, _ in folds[1:])
             points = []
             for i, (_, _, test) in enumerate(folds[1:], 1):
-                mean, std = scales[i]
-                unseen = (rows[test] - mean) / std
+                unseen = scalers[i].transform(rows[test])
                 own = networks[i * count : (i + 1) * count]
                 mu, sigma = _moments([network.predict(unseen) for network in own])
                 points.append(Points(error=np.abs(target[test] - mu), sigma=sigma))
@@ -164,12 +173,6 @@ class LosoRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         half = fit_rule(self.calibration_, [chosen]).half_width(sigma, chosen)
         return mu - half, mu + half
 
-    def _target_scale(self, train: NDArray[np.float64]) -> tuple[float, float]:
-        if not self.standardise_target:
-            return 0.0, 1.0
-        mean, spread = float(train.mean()), float(train.std())
-        return mean, spread if spread > _LEAST_SPREAD * abs(mean) else 1.0
-
     def _predict(self, X: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False, dtype=np.float64)
@@ -184,11 +187,6 @@ def _names(groups: ArrayLike, rows: NDArray[np.float64]) -> NDArray[np.str_]:
     if any(name is None or name != name for name in given):  # noqa: PLR0124 (NaN differs from itself)
         raise BadSettings("a row has no group", fix="name the group of every row, or drop the row")
     return np.array([str(name) for name in given])
-
-
-def _scale(train: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    std = train.std(axis=0)
-    return train.mean(axis=0), np.where(std < _LEAST_STD, 1.0, std)
 
 
 def _moments(
