@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_predict
@@ -16,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from loso.engine import Member, TrainingPlan, train_members
 from loso.errors import BadCorpus, BadSettings
+from loso.intervals import Rule
 from loso.recipe import Recipe
 from loso.sklearn import LosoRegressor
 
@@ -148,13 +150,52 @@ def test_the_default_level_is_what_the_groups_support(fitted):
         fitted.predict_interval(x, level=0.95)
 
 
-def test_intervals_hold_on_groups_nobody_has_seen():
-    """Twelve groups calibrate 80 %: of 60 new groups' rows, at least the share that luck allows."""
-    x, y, group = problem(rows=360, groups=12, seed=1)
-    model = LosoRegressor(**SMALL).fit(x, y, groups=group)
-    new_x, new_y, _ = problem(rows=600, groups=60, seed=2)
-    lower, upper = model.predict_interval(new_x, level=0.8)
-    assert np.mean((lower <= new_y) & (new_y <= upper)) > 0.65
+CORPORA, GROUPS, NEW = 16, 12, 200
+SLACK = 2 * stats.beta(11, 2).std() / np.sqrt(CORPORA)
+"""Two standard errors: of 12 groups the 11th residual is the 0.8 quantile, its coverage of new ones
+follows that beta distribution, and 200 new groups add next to nothing."""
+
+
+def grouped(groups, seed, rows=480):
+    """Groups with an offset of their own; most rows are of few groups, and those differ least."""
+    random = np.random.default_rng(seed)
+    hardness = random.lognormal(0, 1, groups)
+    group = random.choice(groups, rows, p=(share := 1 / hardness**2) / share.sum())
+    group[:groups] = range(groups)
+    x = random.normal(size=(rows, 3))
+    offset = (2 * hardness * random.choice([-1, 1], groups))[group]
+    return x, 3 * x[:, 0] + offset + 0.3 * random.normal(size=rows), group
+
+
+def coverage_of_new_groups(corpora=CORPORA):
+    """Mean over new groups of the share of their rows inside intervals of 80 %, of each corpus."""
+    found = []
+    for seed in range(corpora):
+        model = LosoRegressor(**SMALL).fit(*grouped(GROUPS, seed))
+        x, y, group = grouped(NEW, 100 + seed, rows=2000)
+        lower, upper = model.predict_interval(x, level=0.8)
+        inside = (lower <= y) & (y <= upper)
+        found.append(np.mean([inside[group == one].mean() for one in range(NEW)]))
+    return np.array(found)
+
+
+def test_intervals_cover_new_groups_as_often_as_they_say():
+    assert coverage_of_new_groups().mean() > 0.8 - SLACK
+
+
+def test_narrower_intervals_would_fail_that_test(monkeypatch):
+    half_width = Rule.half_width
+    monkeypatch.setattr(Rule, "half_width", lambda *given: 0.6 * half_width(*given))
+    assert coverage_of_new_groups().mean() < 0.8 - SLACK
+
+
+def test_a_quantile_of_all_rows_would_fail_that_test(monkeypatch):
+    def pooled(scores, levels):
+        flat = np.sort(np.concatenate(scores))
+        return {f"{one:g}": float(flat[int(np.ceil((len(flat) + 1) * one)) - 1]) for one in levels}
+
+    monkeypatch.setattr("loso.intervals.source_quantiles", pooled)
+    assert coverage_of_new_groups().mean() < 0.8 - SLACK
 
 
 def test_a_single_seed_has_no_spread():
