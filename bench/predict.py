@@ -31,6 +31,7 @@ from loso.data import demo_corpus_path
 from loso.export import export_model
 from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, Manifest, find_manifest, read_record
 from loso.model.onnx_graph import Session, read_graph
+from loso.predict import Predictor
 from loso.recipe import DEFAULT_SEEDS, GateThresholds, Recipe
 from loso.run_folder import train_into
 from loso.schema import CANONICAL_6, CODEC_BLOCK_WIDTH
@@ -140,6 +141,20 @@ def measure(
     ]
 
 
+def seconds_as_used(predictor: Predictor, corpus: Corpus, repeats: int) -> dict[int, list[float]]:
+    """Return what calls of `Predictor.predict` take, checks, clips and tables included, by rows."""
+    taken: dict[int, list[float]] = {}
+    for batch in (1, 4096):
+        rows = corpus.rows.head(batch)
+        predictor.predict(rows)  # warms up
+        taken[batch] = []
+        for _ in range(30 * repeats):
+            started = time.perf_counter()
+            predictor.predict(rows)
+            taken[batch].append(time.perf_counter() - started)
+    return taken
+
+
 def inputs_of(corpus: Corpus) -> tuple[Rows, Rows]:
     """Return the features of the corpus's rows, and a codec block: what is in it costs the same."""
     features = corpus.rows.select(CANONICAL_6).to_numpy().astype(np.float32)
@@ -158,6 +173,7 @@ def main() -> None:
         corpus, folder = make_model(Path(name))
         manifest = read_record(find_manifest(folder), Manifest)
         machine, size = support_vectors(corpus)
+        predictor = Predictor.load(folder)
         ways = [
             way
             for threads in (1, None)
@@ -178,6 +194,10 @@ def main() -> None:
     for i, way in enumerate(ways):
         rates = "".join(f"{line['rows_a_second']:14,.0f}" for line in lines[i :: len(ways)])
         print(f"{way.name:16}{way.threads or 'default':>9}{rates}")
+    as_used = seconds_as_used(predictor, corpus, options.repeats)
+    for batch, seconds in as_used.items():
+        typical = 1000 * statistics.median(seconds)
+        print(f"Predictor.predict, {batch} rows: {typical:.2f} ms, median of {len(seconds)}")
     ratios = {
         f"one graph / five members, batch {batch}, threads {one.threads or 'default'}": (
             lines[at + i]["rows_a_second"] / lines[at + i + 1]["rows_a_second"]
@@ -189,7 +209,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
     if options.json:
-        result = {"cores": os.cpu_count(), "lines": lines, "ratios": ratios}
+        result = {"cores": os.cpu_count(), "lines": lines, "as_used": as_used, "ratios": ratios}
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
