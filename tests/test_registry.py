@@ -447,6 +447,12 @@ def test_models_are_listed_with_the_state_of_their_graphs(exported):
         list_models(folder.parent)
 
 
+def test_a_line_of_sums_ends_at_its_newline_alone(tmp_path):
+    name = "a\x0bb\u2028c"
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n", newline="\n")
+    assert read_sums(tmp_path) == {name: "0" * 64}
+
+
 def test_sums_speak_of_every_file_but_private_ones(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b", "a", "sub/c", ".hidden", "model.sig", "SHA256SUMS", "odd\\name"):

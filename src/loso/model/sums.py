@@ -38,11 +38,11 @@ def read_sums(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file that SHA256SUMS names; BadInput unless every line fits."""
     path = folder / SUMS_FILE
     try:
-        lines = read_regular(path, MOST_RECORD_BYTES).decode("utf-8").splitlines()
+        lines = read_regular(path, MOST_RECORD_BYTES).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise BadInput(f"cannot be read ({error})", where=str(path)) from None
     sums = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         found = _LINE.fullmatch(line)
         if not found:
             raise BadInput(
