@@ -20,7 +20,7 @@ from loso.cli import app, main
 from loso.corpus.plan import rows_of
 from loso.data import demo_corpus_path
 from loso.model.files import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
-from loso.recipe import GateThresholds, InputSpec, Recipe
+from loso.recipe import InputSpec, Recipe
 from loso.schema import (
     CODEC_BLOCK_COLUMNS,
     CODEC_BLOCK_WIDTH,
@@ -282,9 +282,8 @@ def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_co
 
 def test_every_file_of_a_model_is_documented(printed, make_run, tmp_path):
     run = make_run(seeds=(0, 1), edit=lambda _, content: content.update(epochs=1, hidden=3))
-    loose = GateThresholds(mean_plcc_threshold=0.5, per_seed_min=0.5)
     corpus, model = tmp_path / "corpus.jsonl", tmp_path / "model"
-    _, verdict = validate_run(run, (0, 1), loose, corpus=corpus)
+    _, verdict = validate_run(run, (0, 1), corpus=corpus)
     words = ["export", run, "--corpus", corpus, "--out-dir", model, "--name", "m", "--json"]
     (exported,) = printed(*words)
     assert_documented(key_paths(exported, {"members": None}), "loso export --json")
@@ -302,7 +301,9 @@ def test_every_file_of_a_model_is_documented(printed, make_run, tmp_path):
     documented = set(names(FORMATS, "A model folder", "file"))
     assert written == documented - {"model.sig"}
 
-    maps = dict.fromkeys(["evidence.seeds", "evidence.predictions", "training_ranges", "training_sources"])
+    maps = dict.fromkeys(
+        ["evidence.seeds", "evidence.predictions", "training_ranges", "training_sources"]
+    )
     for name, title in (("m_seed0", "STEM_seed{N}.json"), ("registry", "registry.json")):
         record = json.loads((model / f"{name}.json").read_text())
         assert_documented(key_paths(record, maps), title)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -475,6 +476,13 @@ def test_a_folder_that_holds_something_else_is_refused(promoted, tmp_path):
     with pytest.raises(BadInput, match="not a folder; choose another --out-dir"):
         export(*promoted, tmp_path / "file")
     assert set(contents(out_dir)) == {"taken.json", "registry.json"}
+
+
+def test_a_card_that_is_no_file_is_not_opened(promoted, tmp_path):
+    (tmp_path / "model").mkdir()
+    os.mkfifo(tmp_path / "model/MODEL_CARD.md")
+    with pytest.raises(BadInput, match=r"MODEL_CARD.md: not opened, expected a regular file"):
+        export(*promoted, tmp_path / "model")
 
 
 def test_a_folder_in_use_is_busy(promoted, tmp_path):

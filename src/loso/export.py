@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
-from loso.files import folder_lock, make_folder, to_json, write_atomic
+from loso.files import folder_lock, make_folder, read_regular, to_json, write_atomic
 from loso.inputs import block_names, feature_names
 from loso.model.card import TrainingSet, model_card
 from loso.model.files import (
     DEFAULT_STEM,
     MODEL_CARD,
+    MOST_RECORD_BYTES,
     REGISTRY_FILE,
     Manifest,
     RegistryEntry,
@@ -162,8 +163,8 @@ def _card_name(out_dir: Path, stem: str) -> str:
     path = out_dir / MODEL_CARD
     if not path.exists():
         return MODEL_CARD
-    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    return MODEL_CARD if first == f"# {stem}" else f"{stem}.{MODEL_CARD}"
+    first = read_regular(path, MOST_RECORD_BYTES).partition(b"\n")[0]
+    return MODEL_CARD if first == f"# {stem}".encode() else f"{stem}.{MODEL_CARD}"
 
 
 def files_of(model: Model, card_name: str) -> tuple[dict[str, bytes], Manifest]:

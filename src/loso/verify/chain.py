@@ -29,7 +29,6 @@ from loso.model.files import MODEL_CARD, REGISTRY_FILE, member_stem
 from loso.model.final_fit import FinalFit, fit_final, make_graphs
 from loso.model.grounds import Grounds, VerdictFile, find_grounds
 from loso.model.onnx_build import member_graph
-from loso.model.onnx_graph import PARITY_TOLERANCE
 from loso.model.records import Model as Made
 from loso.model.records import registry_entry_of
 from loso.recheck import check_against_corpus, read_predictions
@@ -46,6 +45,9 @@ __all__ = ["Run", "check_corpus", "check_records", "check_run", "open_corpus"]
 _PROMOTE, _HOLD = VERDICT_FILES
 _SAME_SUM: Final = 1e-9
 """Means and deviations of a column, summed in another order by another build of numpy."""
+
+_REFIT_SHARE: Final = 1e-5
+"""Of the largest score: how far a graph may lie from its weights when it is exported."""
 
 _ENGINE: Final = re.compile(r"(native|batched|reference)(:cuda)?")
 
@@ -320,20 +322,17 @@ def _check_weights(made: Made, findings: Findings) -> None:
         compute=Compute(engine=engine, device=device or "cpu"),
     )
     width = fit.n_features
-    scores = zip(fit.networks.items(), fit.predict(fit.inputs.matrix), strict=True)
-    for ((seed, network), found), expected in zip(
-        scores, again.predict(fit.inputs.matrix), strict=True
-    ):
-        graphs = {member_graph(one, n_features=width) for one in (network, again.networks[seed])}
-        largest = float(np.abs(found - expected).max())
+    found, expected = (one.predict(fit.inputs.matrix) for one in (fit, again))
+    limit = _REFIT_SHARE * float(max(np.abs(expected).max(), fit.inputs.target.std()))
+    for i, seed in enumerate(fit.networks):
+        graphs = {member_graph(one.networks[seed], n_features=width) for one in (fit, again)}
+        largest = float(np.abs(found[i] - expected[i]).max())
         if len(graphs) == 1:
             continue
-        if largest <= PARITY_TOLERANCE:
+        if largest <= limit:
             text = f"weights of seed {seed} differ in bytes; their scores by {largest:.2g} at most"
             findings.notes.append(text)
         else:
+            name = f"{member_stem(made.stem, seed)}.onnx"
             problem = f"weights of seed {seed} are not what training gives: their scores differ"
-            limit = f"at most {PARITY_TOLERANCE:g}"
-            findings.add(
-                f"{member_stem(made.stem, seed)}.onnx", "refit", problem, limit, f"{largest:g}"
-            )
+            findings.add(name, "refit", problem, f"at most {limit:g}", f"{largest:g}")
