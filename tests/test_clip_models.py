@@ -424,6 +424,7 @@ def test_a_folder_whose_inputs_do_not_fit_is_not_opened(copied, change, text):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(to_json(content))
+    refresh_sums(copied / "model", [path.name])
     with pytest.raises(BadInput, match=text):
         Predictor.load(copied / "model")
 
