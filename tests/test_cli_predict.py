@@ -383,3 +383,10 @@ def test_what_evaluate_prints_is_documented(call, folder, corpus):
         *(f"inputs[].{name}" for name in record["inputs"][0]),
     }
     assert sorted(documented("`loso evaluate --json`")) == sorted(keys)
+
+
+def test_a_misspelt_encoder_is_refused_before_anything_is_measured(loso, tmp_path):
+    words = ["--reference", "r.mp4", "--distorted", "d.mp4", "--encoder", "libsvtav", "--cq", "3"]
+    code, out, err = loso("predict", "--model", tmp_path, *words)
+    assert (code, out) == (2, "")
+    assert "--encoder: no such encoder, found libsvtav; did you mean libsvtav1?" in err

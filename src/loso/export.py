@@ -97,7 +97,11 @@ def export_model(
     )
     model = Model(stem, corpus, grounds, fit, make_graphs(fit, grounds.intervals))
     make_folder(out_dir)
+    warnings = (*corpus.warnings, *fit.inputs.warnings, *grounds.evidence.warnings)
     with folder_lock(out_dir, "exporting"):
+        if (out_dir / promotion_name(stem)).exists():
+            back = "members that had been for production are on trial again, their"
+            warnings += (f"{out_dir}: {back} {promotion_name(stem)} is removed",)
         _check_folder(out_dir, stem, sign_key)
         files, manifest = files_of(model, _card_name(out_dir, stem))
         _write(out_dir, model, files)
@@ -108,7 +112,7 @@ def export_model(
         manifest=manifest,
         files=tuple(sorted({*files, REGISTRY_FILE})),
         engine=fit.engine,
-        warnings=(*corpus.warnings, *fit.inputs.warnings, *grounds.evidence.warnings),
+        warnings=warnings,
     )
 
 

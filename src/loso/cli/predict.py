@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import typer
 from loso.cli.console import hint, print_json, warn_all
 from loso.cli.options import JsonOption, KeyOption
 from loso.errors import BadInput, BadSettings
+from loso.schema import ENCODER_VOCAB
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,6 +97,7 @@ def predict(
             "nothing to score, or too much",
             expected="--features, or --reference, --distorted, --encoder and --cq",
         )
+    _refuse_misspelt(encoder)
     if (width is None) != (height is None):
         raise BadSettings("--width needs --height", fix="give both, or neither")
     if out is not None and out.suffix not in _WRITERS:
@@ -183,6 +186,17 @@ def _setting(text: str) -> tuple[str, float | str]:
 
 _READERS: Final = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 _WRITERS: Final = (".jsonl", ".csv", ".parquet")
+
+
+def _refuse_misspelt(encoder: str | None) -> None:
+    """Refuse a name that is nearly one of the vocabulary: as `unknown` it would score otherwise."""
+    if encoder is None or encoder in ENCODER_VOCAB:
+        return
+    near = difflib.get_close_matches(encoder, ENCODER_VOCAB, n=1, cutoff=0.8)
+    if near:
+        raise BadSettings(
+            "no such encoder", where="--encoder", found=encoder, fix=f"did you mean {near[0]}?"
+        )
 
 
 def _read_rows(name: str) -> pl.DataFrame:

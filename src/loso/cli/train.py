@@ -224,3 +224,5 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     _print_trained(outcome.trained)
     typer.echo("")
     print_verdict(outcome.verdict, outcome.verdict_path, as_json=False)
+    words = ["loso", "export", str(outcome.verdict_path.parent), "--corpus", str(corpus.path)]
+    hint(f"next: {shlex.join([*words, '--out-dir', 'model'])}")
