@@ -473,13 +473,11 @@ def exporter(monkeypatch):
 @pytest.fixture
 def judged(make_run, tmp_path):
     """Words for the exporter: a promoted run of one epoch, its corpus and a folder."""
-    from loso.recipe import GateThresholds
     from loso.verdict import validate_run
 
     run = make_run(seeds=(0, 1), edit=lambda _, content: content.update(epochs=1, hidden=3))
     corpus = tmp_path / "corpus.jsonl"
-    loose = GateThresholds(mean_plcc_threshold=0.5, per_seed_min=0.5)
-    _, verdict = validate_run(run, (0, 1), loose, corpus=corpus)
+    _, verdict = validate_run(run, (0, 1), corpus=corpus)
     words = ["--corpus", corpus, "--promote-json", verdict, "--out-dir", tmp_path / "tiny"]
     return [*map(str, words), "--seeds", "0,1", "--epochs", "1"]
 
