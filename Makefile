@@ -29,6 +29,7 @@ bench: .venv/tested
 	$(BIN)/python bench/load.py
 	$(BIN)/python bench/corpus.py
 	$(BIN)/python bench/train.py
+	$(BIN)/python bench/predict.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
