@@ -1,0 +1,154 @@
+"""Where probes are made and kept: clips that were opened, encoders that were tried, a part store.
+
+A probe is a cell of a corpus: what a build has measured is found here, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loso.corpus.cells import Way
+from loso.corpus.choices import Choice
+from loso.corpus.parts import Parts
+from loso.corpus.place import Looked, Place, here
+from loso.corpus.plan import BuildSettings, Cell, cell_of
+from loso.corpus.prepare import mark_of, refuse_names, tools_of, trials_of, warnings_of
+from loso.errors import BadSettings, CannotRun
+from loso.progress import Progress, silent
+from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out, scan_clip
+from loso.video.clips import Clip
+from loso.video.encoders import Rate
+from loso.video.ffmpeg import Ffmpeg, FfmpegSession
+from loso.video.measure import Measurement
+
+__all__ = ["Desk", "Probe", "at_desk"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One encode that was measured; `stored` where it was there before this call."""
+
+    cell: Cell
+    mark: str
+    measured: Measurement
+    stored: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What every probe of a call shares."""
+
+    settings: BuildSettings
+    ffmpeg: Ffmpeg
+    place: Place
+    store: Parts
+    looked: Looked
+    tools: Mapping[str, str]
+    two_step: bool
+    progress: Progress
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """The clips that were opened, in the order in which they were given."""
+        return self.looked.clips
+
+    def cell(self, clip: Clip, choice: Choice, rate: Rate, height: int | None = None) -> Cell:
+        """Return what codes `clip` as `choice` does, at another rate and at that height."""
+        return cell_of(clip, replace(choice, rate=rate), height or clip.height, self.settings)
+
+    def mark(self, cell: Cell) -> str:
+        """Return the name of a cell's part."""
+        return mark_of(cell, self.settings, self.tools, self.looked, two_step=self.two_step)
+
+    def find(self, cells: Sequence[Cell]) -> tuple[Probe, ...] | None:
+        """Return the probes of all cells where every one is stored."""
+        found = []
+        for cell in cells:
+            mark = self.mark(cell)
+            measured = self.store.load(mark)
+            if measured is None:
+                return None
+            found.append(Probe(cell=cell, mark=mark, measured=measured, stored=True))
+        return tuple(found)
+
+    def probe(self, cells: Sequence[Cell], note: str) -> tuple[Probe, ...]:
+        """Return the probes of all cells, after coding those that are not stored.
+
+        CannotRun where one fails: nothing can be said of its setting then.
+        """
+        marks = [self.mark(cell) for cell in cells]
+        waiting = {
+            mark: cell
+            for mark, cell in zip(marks, cells, strict=True)
+            if self.store.load(mark) is None
+        }
+        futures = [self.place.measure(mark, cell) for mark, cell in waiting.items()]
+        done = 0
+        self.progress(done, len(futures), note)
+        for future in self.place.follow(futures):
+            if future is not None:
+                future.result()
+                done += 1
+                self.progress(done, len(futures), note)
+        return tuple(
+            Probe(cell=cell, mark=mark, measured=self._kept(mark), stored=mark not in waiting)
+            for mark, cell in zip(marks, cells, strict=True)
+        )
+
+    def cut(self, clip: Clip, sampling: Sampling) -> tuple[Segment, ...]:
+        """Return the segments that stand for a clip; none where all of it is coded."""
+        number, length = sampling.counts(clip)
+        if not number:
+            return ()
+        self.progress(0, 1, f"{clip.src}, looking for cuts and motion")
+        with self.store.work_folder() as folder, FfmpegSession(self.ffmpeg) as session:
+            scan = scan_clip(clip, session, folder=folder, timeout_s=self.settings.timeout_s)
+        return cut_out(clip, choose_segments(scan, number, length), length)
+
+    def _kept(self, mark: str) -> Measurement:
+        measured = self.store.load(mark)
+        if measured is None:
+            raise CannotRun("a finished probe vanished", where=str(self.store.folder), found=mark)
+        return measured
+
+
+@contextmanager
+def at_desk(
+    clips: Sequence[Path],
+    settings: BuildSettings,
+    ffmpeg: Ffmpeg,
+    *,
+    parts: Path,
+    jobs: int = 1,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Desk]:
+    """Yield a desk once the model, every encoder and every clip were tried; an error ends its work.
+
+    `settings` has one choice for each way of coding, at any rate. Bad input and missing tools are
+    refused before anything is coded, Busy where another process is at work in `parts`.
+    """
+    if jobs < 1:
+        raise BadSettings("--jobs must be at least 1", found=f"{jobs}")
+    refuse_names(clips)
+    store = Parts(parts)
+    two_step = not ffmpeg.has_loopback
+    way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=two_step)
+    trials = trials_of(settings)
+    with store.hold(), here(ffmpeg, way, store, trials=trials, jobs=jobs) as place:
+        looked = place.look(clips, settings.clips)
+        for warning in warnings_of(looked.clips, settings):
+            say(f"warning: {warning}")
+        yield Desk(
+            settings=settings,
+            ffmpeg=ffmpeg,
+            place=place,
+            store=store,
+            looked=looked,
+            tools=tools_of(ffmpeg, looked, settings),
+            two_step=two_step,
+            progress=progress,
+        )

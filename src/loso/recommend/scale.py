@@ -1,0 +1,62 @@
+"""The settings that an encoder can be given, as steps from its best to its cheapest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loso.errors import BadSettings
+from loso.video.encoders import Encoder, Rate
+
+__all__ = ["FINE_STEP", "Scale", "scale_of"]
+
+FINE_STEP: Final = 0.25
+"""Of encoders that take fractions: about 3 % of bitrate."""
+
+_DIGITS: Final = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """An encoder's settings, best first; `cq` (settings,) rises, whatever the encoder's scale."""
+
+    encoder: Encoder
+    rates: tuple[Rate, ...]
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    @property
+    def cq(self) -> NDArray[np.float64]:
+        """The number of each setting that a corpus records: larger is cheaper."""
+        return np.array([self.encoder.cq(rate) for rate in self.rates], dtype=np.float64)
+
+
+def scale_of(encoder: Encoder, step: float | None = None) -> Scale:
+    """Return settings of `encoder` that stand `step` apart: 1, or 0.25 where it takes fractions.
+
+    BadSettings for a step that it cannot take.
+
+    >>> from loso.video.encoders import ENCODERS
+    >>> [rate.number for rate in scale_of(ENCODERS["libx264"]).rates[:3]]
+    ['0', '0.25', '0.5']
+    """
+    low, high = encoder.quality_range
+    if step is None:
+        step = 1.0 if encoder.whole_quality else FINE_STEP
+    if not 0.01 <= step <= high - low or (encoder.whole_quality and step != int(step)):
+        whole = "a whole number" if encoder.whole_quality else "a number"
+        least = "1" if encoder.whole_quality else "0.01"
+        raise BadSettings(
+            "--step does not fit this encoder",
+            where=encoder.name,
+            expected=f"{whole} in {least}..{high - low}",
+            found=f"{step:g}",
+        )
+    values = [round(low + step * n, _DIGITS) for n in range(int((high - low) / step + 1e-9) + 1)]
+    if encoder.reversed_quality:
+        values.reverse()
+    return Scale(encoder, tuple(Rate("quality", value) for value in values))

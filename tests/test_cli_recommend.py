@@ -1,0 +1,306 @@
+import json
+import re
+import subprocess
+from functools import partial
+
+import pytest
+
+from loso.recommend.bdrate import bd_rate
+from loso.video.ffmpeg import find_ffmpeg
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "ant.mkv"
+    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "4"]
+    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
+    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
+    return path
+
+
+@pytest.fixture
+def loso(loso, tmp_path, monkeypatch):
+    """Ask in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    return partial(loso, "recommend")
+
+
+FAST = ("--encoder", "libx264", "--preset", "ultrafast", "--step", "1")
+
+
+def test_the_whole_way(loso, clip, tmp_path):
+    command = (clip, *FAST, "--target", "80", "--apply", "out.mkv")
+    code, out, err = loso(*command)
+    assert code == 0
+    first, basis, second, third = out.splitlines()
+    found = re.fullmatch(
+        r"ant, libx264 ultrafast: quality (\d+) scores (8\d\.\d\d) \(vmaf, mean\) at \d+ kbit/s",
+        first,
+    )
+    assert found, first
+    assert basis == "measured on the whole clip"
+    assert re.fullmatch(rf"the next cheaper, {int(found[1]) + 1}, scores 7\d\.\d\d", second)
+    kept = rf"out\.mkv: scores {found[2]} \(vmaf\) at \d+ kbit/s, the promise of 80 is kept"
+    assert re.fullmatch(kept, third)
+    assert "warning: VMAF v0.6.1 assumes 1920x1080 on a screen; scored here: 128x72\n" in err
+    assert re.search(r"recommend: 100% in \d+ s, ant, libx264 at \d+\n", err)
+    assert (tmp_path / "out.mkv").stat().st_size > 0
+
+    code, out, _ = loso(*command, "--json")
+    record = json.loads(out)
+    (coding,) = record["codings"]
+    assert (code, coding["encodes"], record["applied"]["held"]) == (0, 0, True)
+    assert f"{coding['answers'][0]['quality']:g}" == found[1]
+
+
+def test_a_target_out_of_reach_is_refused_with_the_best_there_is(loso, clip):
+    code, out, err = loso(clip, *FAST, "--target", "100", "--json")
+    assert code == 1
+    record, refusal = map(json.loads, out.splitlines())
+    assert record["codings"][0]["answers"][0]["verdict"] == "out_of_reach"
+    assert refusal["error"] == "Refused"
+    assert re.search(
+        r"loso: ant: no setting of libx264 can reach 100: the best, 0, scores 9\d\.\d\d; lower the "
+        r"--target\n",
+        err,
+    )
+
+
+def test_too_few_encodes_are_told(loso, clip):
+    code, out, err = loso(clip, *FAST, "--target", "97", "--max-encodes", "1")
+    assert (code, out) == (1, "")
+    assert "ant: 1 encodes showed no setting that can reach 97: the best tried, " in err
+    assert "; allow more with --max-encodes: these are kept\n" in err
+    code, out, _ = loso(clip, *FAST, "--target", "40", "--max-encodes", "1")
+    assert code == 0
+    assert out.splitlines()[2].startswith("cheaper settings between it and the end of the scale")
+
+
+def test_even_the_cheapest_setting_may_do(loso, clip):
+    code, out, _ = loso(clip, *FAST, "--target", "1")
+    assert code == 0
+    told = "it is the cheapest setting there is, and even that reaches 1"
+    assert out.splitlines()[2] == told
+
+
+def test_every_option_arrives(loso, clip, tmp_path):
+    raw = tmp_path / "raw.yuv"
+    decode = ["-i", clip, "-pix_fmt", "yuv420p", "-f", "rawvideo", raw]
+    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *decode], check=True)
+    code, out, _ = loso(
+        *(raw, "--width", 128, "--height", "72,36", "--pix-fmt", "yuv420p", "--fps", 30),
+        *("--encoder", "libx265", "--preset", "ultrafast", "--encoder-args", "-tune grain"),
+        *("--target", 30, "--pool", "p5", "--max-encodes", 3, "--step", 0.5, "--jobs", 1),
+        *("--threads", 2, "--timeout", 60, "--parts", "kept", "--ffmpeg", find_ffmpeg().path),
+        *("--vmaf-model", "version=vmaf_v0.6.1neg", "--json", "--quiet"),
+    )
+    record = json.loads(out.splitlines()[0])
+    (coding,) = record["codings"]
+    assert code in {0, 1}
+    assert (record["pool"], record["max_encodes"], record["clip"]["fps"]) == ("p5", 3, 30.0)
+    assert (coding["encoder"], coding["extra"]) == ("libx265", ["-tune", "grain"])
+    assert (coding["height"], record["clip"]["height"]) == (36, 72)
+    assert len(list((tmp_path / "kept").glob("*.part"))) == coding["encodes"]
+
+
+def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
+    loso, clip, tmp_path, monkeypatch
+):
+    from dataclasses import replace
+
+    from loso.recommend import apply
+
+    def measure(*args, **options):
+        measured = whole(*args, **options)
+        return replace(measured, vmaf=tuple(score - 30 for score in measured.vmaf))
+
+    whole = apply.measure
+    monkeypatch.setattr("loso.recommend.apply.measure", measure)
+    code, _, err = loso(clip, *FAST, "--target", "80", "--apply", "out.mkv")
+    assert code == 1
+    assert re.search(r"out\.mkv: the promise of 80 was not kept: it scores 5\d\.", err)
+    assert (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ((), 2, "no target, or too many, expected --target, or --ladder for several"),
+        (("--target", "80", "--ladder", "80,70"), 2, "no target, or too many"),
+        (("--ladder", "80,seventy"), 2, "--ladder: not a list of numbers, expected such as 95,90"),
+        (("--ladder", "80,170"), 2, "--target is no VMAF that a clip can be held to"),
+        (("--ladder", "80,70", "--apply", "o.mkv"), 2, "--apply takes one answer"),
+        (("--target", "101"), 2, "--target is no VMAF that a clip can be held to"),
+        (("--target", "80", "--encoder", "libx266"), 2, "no such encoder"),
+        (("--target", "80", "--preset", "warp"), 2, "libx264: no such preset"),
+        (("--target", "80", "--apply", "o.avi"), 2, "--apply: not the name of a video file"),
+        (("--target", "80", "--width", "64"), 2, "--width needs --height"),
+        (
+            ("--target", "80", "--pix-fmt", "yuv422p"),
+            2,
+            "for raw YUV clips, and none of these is one",
+        ),
+        (("--target", "80", "--height", "36,18"), 2, "--height takes one height to code at"),
+        (("--target", "80", "--height", "144"), 2, "--height is above the reference's"),
+        (("--target", "80", "--fps", "fast"), 2, "--fps: not a frame rate"),
+        (("--target", "80", "--ffmpeg", "nowhere"), 3, "--ffmpeg nowhere: this ffmpeg"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_coded(
+    loso, clip, tmp_path, words, code, text
+):
+    ended, out, err = loso(clip, *FAST, *words)
+    assert (ended, out) == (code, "")
+    assert text in err
+    assert not list(tmp_path.glob("recommend.parts/*.part"))
+
+
+def test_encoders_are_compared_at_equal_quality(loso, clip):
+    coders = ("--encoder", "libx264", "--encoder", "libx265", "--preset", "ultrafast")
+    command = (clip, *coders, "--step", "1", "--ladder", "95,85,60")
+    code, out, _ = loso(*command)
+    assert code == 0
+    first, _, titles, *rows = out.splitlines()
+    assert first == "ant: vmaf, mean"
+    assert titles.split() == "encoder preset target quality score at least kbit/s at target".split()
+    cells = [row.split() for row in rows[:6]]
+    assert [cell[:3] for cell in cells] == [
+        [encoder, "ultrafast", target]
+        for encoder in ("libx264", "libx265")
+        for target in ("95", "85", "60")
+    ]
+    assert re.fullmatch(
+        r"libx265 ultrafast against the first: [+-]\d+\.\d % bitrate at equal quality \(BD-rate, "
+        r"\d+\.\d to \d+\.\d, \d+ % of the range of both\)",
+        rows[7],
+    )
+    assert rows[8] == "scores: measured on the whole clip"
+
+    code, out, _ = loso(*command, "--json")
+    record = json.loads(out)
+    codings = record["codings"]
+    assert [coding["encodes"] for coding in codings] == [0, 0]
+    for coding, beside in zip(codings, record["comparison"], strict=True):
+        for answer, exact in zip(
+            coding["answers"], beside["bitrates_at_targets_kbps"], strict=True
+        ):
+            # Between the answer and its neighbour, and so no dearer than the answer.
+            assert answer["settled"]
+            assert exact <= answer["bitrate_kbps"]
+    points = [[(p["score"], p["bitrate_kbps"]) for p in coding["probes"]] for coding in codings]
+    expected = bd_rate(*points).percent
+    assert record["comparison"][1]["bd_rate_percent"] == pytest.approx(expected, abs=0.01)
+    assert record["comparison"][0]["bd_rate_reason"] == "the others are held against it"
+
+
+def test_the_cheaper_of_two_is_applied(loso, clip):
+    coders = ("--encoder", "libx264", "--preset", "ultrafast", "--preset", "veryslow")
+    words = ("--step", "1", "--target", "80", "--apply", "out.mkv", "--json")
+    code, out, _ = loso(clip, *coders, *words)
+    record = json.loads(out)
+    costs = {c["preset"]: c["answers"][0]["bitrate_kbps"] for c in record["codings"]}
+    assert code == 0
+    assert record["applied"]["bitrate_kbps"] == pytest.approx(min(costs.values()), rel=0.05)
+    assert record["comparison"][1]["bd_rate_percent"] is None
+    assert record["comparison"][1]["bd_rate_reason"].startswith("too few points for a BD-rate")
+
+
+def test_a_target_that_no_encoder_reaches_is_refused_after_all_is_told(loso, clip):
+    coders = ("--encoder", "libx264", "--encoder", "libx265", "--preset", "ultrafast")
+    code, out, err = loso(clip, *coders, "--step", "17", "--ladder", "100,50", "--json")
+    assert code == 1
+    assert len(json.loads(out.splitlines()[0])["codings"]) == 2
+    assert "ant: no setting of libx264, nor of the others, can reach 100: the best, 0, " in err
+
+
+@pytest.fixture
+def long_clips(tmp_path):
+    """Clips of 64 frames, twice as long as two segments of half a second or more."""
+    paths = []
+    for number in range(6):
+        path = tmp_path / f"c{number}.mkv"
+        picture = f"mandelbrot=size=64x48:rate=25:start_x=-0.7{number}:end_pts=50"
+        source = ["-f", "lavfi", "-i", picture, "-frames:v", "64"]
+        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
+        subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
+        paths.append(path)
+    return paths
+
+
+PARTS = ("--segments", "2", "--segment-seconds", "0.6")
+
+
+def test_a_long_clip_is_estimated_and_bounded_by_others(loso, long_clips):
+    first, *others = long_clips
+    known = [word for path in others for word in ("--calibrate-on", path)]
+    command = (first, *FAST, *PARTS, "--target", "85", *known, "--apply", "out.mkv")
+    code, out, _ = loso(*command, "--confidence", "0.8", "--json")
+    record = json.loads(out.splitlines()[0])
+    (coding,) = record["codings"]
+    (answer,) = coding["answers"]
+    assert code == int(not record["applied"]["held"])
+    assert [s["frames"] for s in coding["segments"]] == [15, 15]
+    assert (answer["level"], answer["n_calibration_sources"]) == (0.8, 5)
+    assert answer["evidence"] == "estimated from segments, bound supported by 5 sources"
+    assert 85 <= answer["lower"] <= answer["score"]
+    assert len(coding["probes"]) == 2 * coding["encodes"]
+    firsts = {probe["first_frame"] for probe in coding["probes"]}
+    assert firsts == {segment["first_frame"] for segment in coding["segments"]}
+
+    code, out, _ = loso(*command)  # nothing is coded again, but for the whole clip
+    assert f"at least {answer['lower']:.2f} with 80 %: {answer['evidence']}" in out.splitlines()
+
+
+def test_an_estimate_without_others_says_that_it_has_no_bound(loso, long_clips):
+    code, out, _ = loso(long_clips[0], *FAST, *PARTS, "--target", "85")
+    assert code == 0
+    told = "estimated from segments, no clips to calibrate a bound on"
+    assert out.splitlines()[1] == told
+
+
+@pytest.mark.parametrize(
+    ("others", "words", "text"),
+    [
+        (0, ("--confidence", "0.8"), "too few sources for intervals, expected at least 4"),
+        (3, (), "too few sources for intervals, expected at least 4"),
+        (5, ("--confidence", "0.95"), "5 sources do not support an interval at that level"),
+        (5, ("--confidence", "1.5"), "--confidence must lie between 0 and 1, found 1.5"),
+        (0, ("--segments", "-1"), "--segments must not be negative, found -1"),
+        (0, ("--segment-seconds", "0.1"), "--segment-seconds is out of its range"),
+    ],
+)
+def test_a_bound_that_cannot_be_had_is_refused_before_anything_is_coded(
+    loso, long_clips, tmp_path, others, words, text
+):
+    known = [word for path in long_clips[1 : 1 + others] for word in ("--calibrate-on", path)]
+    code, out, err = loso(long_clips[0], *FAST, *PARTS, "--target", "85", *known, *words)
+    assert (code, out) == (2, "")
+    assert text in err
+    assert not list(tmp_path.glob("recommend.parts/*.part"))
+
+
+def test_the_clip_itself_under_another_name_says_nothing_of_it(loso, long_clips, tmp_path):
+    first, *others = long_clips[:5]
+    (tmp_path / "same.mkv").write_bytes(first.read_bytes())
+    known = [w for path in (*others, tmp_path / "same.mkv") for w in ("--calibrate-on", path)]
+    _, out, _ = loso(first, *FAST, *PARTS, "--target", "85", *known, "--json")
+    (answer,) = json.loads(out.splitlines()[0])["codings"][0]["answers"]
+    assert answer["n_calibration_sources"] == 4
+
+
+def test_other_clips_that_are_too_short_to_cut_up_say_nothing(loso, long_clips, clip):
+    known = [word for path in (clip, *long_clips[1:5]) for word in ("--calibrate-on", path)]
+    code, out, err = loso(long_clips[0], *FAST, *PARTS, "--target", "85", *known, "--json")
+    assert code == 0
+    assert "warning: ant is too short to be cut up, and says nothing of segments\n" in err
+    record = json.loads(out)
+    assert record["codings"][0]["answers"][0]["n_calibration_sources"] == 4
+
+
+def test_an_unreadable_clip_is_refused(loso, tmp_path):
+    path = tmp_path / "noise.mp4"
+    path.write_bytes(b"noise")
+    code, _, err = loso(path, *FAST, "--target", "80")
+    assert code == 2
+    assert "noise.mp4: cannot be decoded as video" in err
+    assert not (tmp_path / "recommend.parts").exists()

@@ -1,0 +1,154 @@
+"""The search alone, on curves that are known: what it finds, and at what cost."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loso.errors import BadSettings
+from loso.recommend.judge import VmafJudge
+from loso.recommend.question import Question
+from loso.recommend.scale import scale_of
+from loso.recommend.search import Bracket, bracket_of, next_setting, predicted
+from loso.video.encoders import ENCODERS
+
+PRIOR = VmafJudge("mean").prior
+
+
+def search(truth, target, *, most=99, known=()):
+    """The scores that a search asks for, in its order, on settings that score `truth`."""
+    scores = {at: truth[at] for at in known}
+    while len(scores) - len(known) < most:
+        place = next_setting(scores, target, PRIOR, len(truth))
+        if place is None:
+            break
+        assert place not in scores
+        scores[place] = truth[place]
+    return scores
+
+
+def contents(settings, count, seed=0):
+    """Made-up scores of `count` contents: the usual curve moved, stretched and capped."""
+    random = np.random.default_rng(seed)
+    places = np.linspace(0, 1, settings)
+    for _ in range(count):
+        moved = (places - 0.5) * np.exp(random.normal(0, 0.25)) + 0.5 + random.normal(0, 0.12)
+        yield PRIOR(np.clip(moved, 0, 1)) * random.uniform(0.96, 1.0)
+
+
+falling_scores = st.lists(st.floats(0, 100), min_size=2, max_size=60).map(
+    lambda scores: np.sort(scores)[::-1]
+)
+
+
+@given(falling_scores, st.floats(1, 99))
+def test_where_scores_fall_it_finds_the_cheapest_that_meets_the_target(truth, target):
+    found = bracket_of(search(truth, target), target, len(truth))
+    assert found.settled
+    assert found.meets == np.sum(truth >= target) - 1
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=60), st.floats(1, 99))
+def test_whatever_the_scores_it_ends_on_a_setting_that_meets_beside_one_that_misses(truth, target):
+    found = bracket_of(search(truth, target), target, len(truth))
+    assert found.settled
+    assert found.meets == -1 or truth[found.meets] >= target
+    assert found.misses == len(truth) or truth[found.misses] < target
+
+
+@given(falling_scores, st.floats(1, 99), st.data())
+def test_what_is_known_already_is_never_asked_again_and_changes_no_answer(truth, target, data):
+    known = data.draw(st.lists(st.integers(0, len(truth) - 1), unique=True))
+    found = bracket_of(search(truth, target, known=known), target, len(truth))
+    assert found == bracket_of(search(truth, target), target, len(truth))
+
+
+def test_a_settled_question_asks_nothing():
+    assert next_setting({30: 92.5, 31: 91.8}, 92, PRIOR, 52) is None
+
+
+def test_whole_steps_are_settled_by_fewer_encodes_than_bisection_of_the_scale_takes():
+    counts = [len(search(truth, target)) for truth in contents(52, 200) for target in (95, 90, 80)]
+    assert np.median(counts) <= 4  # bisection of 52 settings takes 6
+    assert np.percentile(counts, 99) <= 8
+
+
+def test_six_encodes_leave_a_median_waste_of_no_step_at_all():
+    waste = []
+    for truth in contents(205, 200):
+        for target in (95, 90, 80):
+            found = bracket_of(search(truth, target, most=6), target, 205)
+            if found.meets >= 0:
+                waste.append(np.sum(truth >= target) - 1 - found.meets)
+    assert np.median(waste) == 0
+    assert np.percentile(waste, 95) <= 4  # of a quarter of a step each
+
+
+def test_a_target_that_nothing_reaches_is_settled_at_the_best_setting():
+    scores = search(np.linspace(90, 20, 52), 95)
+    assert bracket_of(scores, 95, 52) == Bracket(-1, 0)
+    assert len(scores) <= 4
+
+
+def test_a_target_that_everything_reaches_is_settled_at_the_cheapest():
+    scores = search(np.linspace(99, 60, 52), 50)
+    assert bracket_of(scores, 50, 52) == Bracket(51, 52)
+    assert len(scores) <= 4
+
+
+def test_beyond_the_probes_the_usual_curve_is_moved_until_it_passes_through_them():
+    thought = predicted({26: 80.0}, PRIOR, 53)
+    places = np.linspace(0, 1, 53)
+    np.testing.assert_allclose(thought[26:], PRIOR(places[26:] + 0.15), atol=0.5)
+    assert thought[26] == 80.0
+    assert (np.diff(thought) <= 0).all()
+
+
+# -- Settings -------------------------------------------------------------------------------------
+
+
+def test_settings_stand_a_step_apart_best_first():
+    av1 = scale_of(ENCODERS["libsvtav1"])
+    assert [rate.value for rate in av1.rates] == list(range(1, 64))
+    fine = scale_of(ENCODERS["libx265"])
+    assert (len(fine), fine.rates[1].number, fine.rates[-1].number) == (205, "0.25", "51")
+    assert [rate.number for rate in scale_of(ENCODERS["libx264"], 25).rates] == ["0", "25", "50"]
+
+
+def test_a_reversed_scale_is_turned_round():
+    scale = scale_of(ENCODERS["hevc_videotoolbox"])
+    assert (scale.rates[0].value, scale.rates[-1].value) == (100, 1)
+    assert (np.diff(scale.cq) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "step", "text"),
+    [
+        ("libsvtav1", 0.5, "libsvtav1: --step does not fit this encoder, expected a whole number"),
+        ("libx264", 0.0, "expected a number in 0.01..51, found 0"),
+        ("libx264", float("nan"), "found nan"),
+        ("libx264", 52.0, "found 52"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_refused(encoder, step, text):
+    with pytest.raises(BadSettings, match=text):
+        scale_of(ENCODERS[encoder], step)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"targets": (float("inf"),)}, "--target must be a number, found inf"),
+        ({"pool": "hmeen"}, "--pool: no such way to pool .* did you mean hmean?"),
+        ({"max_encodes": 0}, "--max-encodes must be at least 1, found 0"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(asked, text):
+    with pytest.raises(BadSettings, match=text):
+        Question(**({"targets": (90.0,)} | asked))
+
+
+@pytest.mark.parametrize("target", [0.0, 100.5])
+def test_a_target_that_is_no_vmaf_is_refused(target):
+    with pytest.raises(BadSettings, match="no VMAF that a clip can be held to, expected above 0"):
+        VmafJudge("mean").refuse_target(target)
