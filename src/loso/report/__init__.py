@@ -1,0 +1,1 @@
+"""Records of a run, drawn as one HTML file that opens offline."""
