@@ -20,10 +20,12 @@ from loso.corpus.choices import read_choices
 from loso.corpus.manifest import manifest_path
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadSettings, Busy, CannotRun, MissingTool
-from loso.files import folder_lock, read_json, sha256_of, write_atomic
+from loso.files import read_json, sha256_of, write_atomic
+from loso.locks import folder_lock
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
-from loso.video.measure import VmafModel, probe_libvmaf, try_encoder
+from loso.video.measure import VmafModel, probe_libvmaf
+from loso.video.trial import try_encoder
 
 FRAMES = 5
 
@@ -300,7 +302,7 @@ def test_a_clip_that_changes_meanwhile_is_refused_and_not_kept(
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_part_that_cannot_be_saved_is_listed(build, monkeypatch, code):
-    def full(path):
+    def full(path, **_):
         if len(list(path.parent.glob("*.part"))) == 3:
             path = path.parent / "nowhere"
             monkeypatch.setattr(Path, "write_bytes", fail)
@@ -321,7 +323,7 @@ def test_a_part_that_cannot_be_saved_is_listed(build, monkeypatch, code):
 def test_reasons_are_said_even_where_the_corpus_cannot_be_written(
     build, ffmpeg, tmp_path, monkeypatch
 ):
-    def full(path):
+    def full(path, **_):
         raise CannotRun("cannot be written (No space left on device)", where=str(path))
 
     monkeypatch.setattr("loso.corpus.build.write_atomic", full)
@@ -553,7 +555,7 @@ def test_the_time_for_a_cell_does_not_shorten_what_is_tried_before(build, monkey
         return call
 
     for name, original in (("try_encoder", try_encoder), ("probe_libvmaf", probe_libvmaf)):
-        monkeypatch.setattr(f"loso.corpus.prepare.{name}", watched(original))
+        monkeypatch.setattr(f"loso.corpus.place.{name}", watched(original))
     build(settings=settings_of(timeout_s=30.0))
     assert limits == [60.0, 60.0]
 

@@ -217,7 +217,7 @@ def test_what_training_lacks_is_said(describe):
     assert not short.trainable
     assert short.shortfall.endswith(
         "too few rows to train on, expected at least 101, found 100; "
-        "build a larger corpus: docs/runbook.md, step 0"
+        "build a larger corpus: loso corpus build --help"
     )
 
 
@@ -246,17 +246,17 @@ def test_check_prints_what_a_corpus_holds(loso, make_corpus):
     lines = out.splitlines()
     assert lines[:4] == [
         f"{path}: 72 rows, 36 clips, 3 sources",
-        f"sha256           {digest}",
-        "rows a source    24..24, median 24",
-        "frames a clip    2..2, median 2",
+        f"sha256         {digest}",
+        "rows a source  24..24, median 24",
+        "frames a clip  2..2, median 2",
     ]
     assert lines[6:9] == [
         "encoder    rows  presets  cq",
-        "libsvtav1  36    8 fast   20 30 40",
-        "libx264    36    8 fast   20 30 40",
+        "libsvtav1    36  8 fast   20 30 40",
+        "libx264      36  8 fast   20 30 40",
     ]
     assert lines[10] == "source  rows  clips  encoders  mean vmaf"
-    assert lines[11].startswith("ant     24    12     2         ")
+    assert lines[11].startswith("ant       24     12         2      ")
     assert lines[-1] == "can be trained on"
 
 
@@ -266,7 +266,7 @@ def test_check_lists_notes_and_shortens_long_rows_of_qualities(loso, tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     code, out, _ = loso(path)
     assert code == 1
-    assert "theora   9     -        0..8, 9 values\n" in out
+    assert "theora      9  -        0..8, 9 values\n" in out
     assert "note: encoders outside the vocabulary share its slot unknown" in out
     assert out.splitlines()[-1].startswith(f"not trainable: {path}: too few sources to train on")
 

@@ -424,13 +424,13 @@ def test_an_empty_file_is_refused(save):
     for name in ("c.jsonl", "c.parquet"):
         assert refusal(save(b"", name)) == (
             f"{name}: the file is empty, expected at least one row; "
-            "build a corpus: docs/runbook.md, step 0"
+            "build a corpus: loso corpus build --help"
         )
     assert refusal(save(b"", "c.jsonl.gz")) == "c.jsonl.gz: holds no rows, expected at least one"
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    assert refusal(tmp_path / "c") == "c: file not found; build a corpus: docs/runbook.md, step 0"
+    assert refusal(tmp_path / "c") == "c: file not found; build a corpus: loso corpus build --help"
     (tmp_path / "d.jsonl").mkdir()
     assert refusal(tmp_path / "d.jsonl") == "d.jsonl: a folder, not a file; name a file inside it"
 
@@ -668,14 +668,14 @@ def test_too_little_to_train_on_is_refused(make_corpus):
     with pytest.raises(
         BadCorpus,
         match=r"corpus.jsonl: too few rows to train on, expected at least 100, found 72; "
-        r"build a larger corpus: docs/runbook.md, step 0$",
+        r"build a larger corpus: loso corpus build --help$",
     ):
         require_trainable(corpus, TrainingNeeds())
     alone = load_corpus(make_corpus(sources=["ant"]))
     with pytest.raises(
         BadCorpus,
         match=r"corpus.jsonl: too few sources to train on, expected at least 2: each is held out "
-        r"once, found 1 \(ant\); add clips of other sources: docs/runbook.md, step 0$",
+        r"once, found 1 \(ant\); add clips of other sources: loso corpus build --help$",
     ):
         require_trainable(alone, TrainingNeeds())
 

@@ -1,10 +1,11 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from loso.corpus.parts import Parts
-from loso.errors import Busy
+from loso.corpus.parts import Parts, folder_for
+from loso.errors import BadSettings, Busy, CannotRun
 from loso.schema import CANONICAL_6
 from loso.video.measure import Measurement
 
@@ -21,6 +22,17 @@ MEASURED = Measurement(
 @pytest.fixture
 def parts(tmp_path):
     return Parts(tmp_path / "corpus.jsonl.parts")
+
+
+def test_no_folder_is_looked_through_for_a_part(parts, monkeypatch):
+    """Else 100,000 parts would take the square of that."""
+
+    def looked(folder):
+        raise AssertionError(folder)
+
+    monkeypatch.setattr("loso.files.sweep_folder", looked)
+    parts.save(MARK, MEASURED)
+    assert parts.load(MARK) == MEASURED
 
 
 def test_what_is_saved_is_loaded(parts):
@@ -85,3 +97,16 @@ def test_a_cell_works_in_a_folder_of_its_own(parts):
             (one / "packets.txt").write_text("x")
         assert not Path(one).exists()
     assert not (parts.folder / "work").exists()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(28, CannotRun), (13, BadSettings)])
+def test_a_folder_that_takes_no_file_is_refused_by_who_is_to_blame(
+    tmp_path, monkeypatch, number, kind
+):
+    def fail(**_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("loso.corpus.parts.TemporaryFile", fail)
+    message = f"the corpus cannot be kept here \\({os.strerror(number)}\\)"
+    with pytest.raises(kind, match=message), folder_for("the corpus", tmp_path):
+        pass

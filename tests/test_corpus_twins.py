@@ -136,14 +136,26 @@ def test_motion_that_does_not_change_says_nothing(motion):
 
 def test_too_few_common_frames_say_nothing():
     def with_frames(count):
-        return rows_of({"one": film(1)[: count + 1], "other": film(1)[: count + 1]})
+        return rows_of({"one": film(1)[: count + 1], "other": noisy(film(1))[: count + 1]})
 
     assert pairs(with_frames(20)) == [("one", "other")]
     assert pairs(with_frames(19)) == []
     late = rows_of({"one": film(1)}).vstack(
-        rows_of({"other": film(1)}).with_columns(pl.col("frame_index") + 41)
+        rows_of({"other": noisy(film(1))}).with_columns(pl.col("frame_index") + 41)
     )
     assert pairs(late) == []
+
+
+def test_motion_that_is_the_same_needs_few_frames():
+    def with_frames(count):
+        return rows_of({"one": film(1)[: count + 1], "other": 2 * film(1)[: count + 1]})
+
+    def same(count):
+        return rows_of(dict.fromkeys(("one", "other"), film(1)[: count + 1]))
+
+    assert pairs(same(5)) == [("one", "other")]
+    assert pairs(same(4)) == []
+    assert pairs(with_frames(5)) == []
 
 
 def test_one_source_has_no_twin():

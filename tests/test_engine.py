@@ -186,6 +186,20 @@ def test_divergence_names_seed_and_source(engine):
         train_members(plan, engine=engine)
 
 
+@pytest.mark.parametrize("engine", ["reference", "batched", "native"])
+def test_members_that_diverge_can_be_told_from_those_that_do_not(engine):
+    """The second member's target is beyond the floats once it is squared; its company is sound."""
+    plan = make_plan(dtype=np.float32, members=2, epochs=3)
+    lost = replace(plan.members[1], target_std=1e-30)
+    plan = replace(plan, members=(plan.members[0], lost))
+    trained = train_members(plan, engine=engine, keep_diverged=True)
+    sound, failure = trained.failures(plan)
+    assert sound is None
+    assert str(failure).startswith(f"seed {lost.seed}, held out {lost.held_out}: training diverged")
+    with pytest.raises(Diverged, match=f"held out {lost.held_out}"):
+        train_members(plan, engine=engine)
+
+
 def test_divergence_in_the_last_step_shows_in_the_weights():
     plan = make_plan(members=1, epochs=1)
     trained = train_members(plan)

@@ -7,28 +7,28 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from loso.corpus.cells import Way
 from loso.corpus.manifest import describe, manifest_path
 from loso.corpus.parts import Parts, folder_for
+from loso.corpus.place import Place, here
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
-from loso.corpus.prepare import prepare
-from loso.errors import BadClip, BadInput, BadSettings, CannotRun
+from loso.corpus.prepare import prepare, refuse_names, trials_of
+from loso.corpus.remote import on_cluster
+from loso.errors import BadSettings, CannotRun, LostCluster
+from loso.executors import Cluster
 from loso.files import sha256_of, write_atomic, write_json
 from loso.progress import Progress, silent
-from loso.video.clips import Clip
-from loso.video.ffmpeg import Ffmpeg, FfmpegSession
-from loso.video.measure import Measurement, measure
+from loso.video.ffmpeg import Ffmpeg
 
 __all__ = ["BuildReport", "build_corpus"]
 
-ATTEMPTS: Final = 2
-"""A failed cell is tried once more: drivers and memory have bad moments. All attempts share the
-cell's time, so what was stopped for taking too long is not started again."""
+_HIDDEN_S: Final = 90.0
+"""How long a part that another machine wrote may stay hidden: NFS caches folders for a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ def build_corpus(
     out: Path,
     parts: Path | None = None,
     jobs: int = 1,
+    cluster: Cluster | None = None,
     two_step: bool | None = None,
     command: Sequence[str] = (),
     progress: Progress = silent,
@@ -60,10 +61,12 @@ def build_corpus(
 ) -> BuildReport:
     """Measure every cell that `parts` lacks, write corpus `out` and its manifest, and report.
 
-    The corpus's bytes do not depend on `jobs`, on the order of clips and settings, or on what was
-    measured before. `two_step` is meant for ffmpeg before 7.0; left out, the version decides.
-    `say` receives each line for the user, `command` goes into the manifest. Bad input and missing
-    tools are refused before anything is written; where every cell fails, nothing is.
+    With a `cluster` its workers do the work, those that see clips and parts and have this `ffmpeg`;
+    LostCluster where none is left. The corpus's bytes do not depend on where cells are measured, on
+    `jobs`, on the order of clips and settings, or on what was measured before. `two_step` is meant
+    for ffmpeg before 7.0; left out, the version decides. `say` receives each line for the user,
+    `command` goes into the manifest. Bad input and missing tools are refused before anything is
+    written; where every cell fails, nothing is.
     """
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise BadSettings(
@@ -79,15 +82,26 @@ def build_corpus(
     store = Parts(parts or _parts_of(out))
     if out.is_dir():
         raise BadSettings("is a folder", where=f"--out {out}", expected="a file")
-    with _hold(out, store), FfmpegSession(ffmpeg) as session:
-        plan = prepare(clips, settings, session, jobs=jobs, two_step=steps)
+    refuse_names(clips)
+    way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=steps)
+    trials = trials_of(settings)
+
+    somewhere = (
+        here(ffmpeg, way, store, trials=trials, jobs=jobs)
+        if cluster is None
+        else on_cluster(
+            *(cluster, ffmpeg, way, store), clips=clips, trials=trials, progress=progress, say=say
+        )
+    )
+    with _hold(out, store), somewhere as place:
+        plan = prepare(clips, settings, ffmpeg, place, two_step=steps)
         for warning in plan.warnings:
             say(f"warning: {warning}")
         waiting = _waiting(plan, store)
         reused = sum(plan.marks[cell.name] not in waiting for cell in plan.cells)
         if reused:
             say(f"{reused} of {len(plan.cells)} cells are there already")
-        failed = _measure_all(waiting, plan, session, store, jobs=jobs, progress=progress)
+        failed = _measure_all(waiting, place, progress)
         missing = {
             cell.name: failed[plan.marks[cell.name]]
             for cell in plan.cells
@@ -96,7 +110,8 @@ def build_corpus(
         for name, reason in missing.items():
             say(f"failed: {name}: {reason}")
         finished = [cell for cell in plan.cells if cell.name not in missing]
-        rows, seconds = _write_corpus(out, finished, plan.marks, store)
+        patience_s = _HIDDEN_S if cluster else 0.0
+        rows, seconds = _write_corpus(out, finished, plan.marks, store, patience_s)
         if rows:
             manifest = {
                 **describe(plan, seconds=seconds, missing=missing),
@@ -104,8 +119,9 @@ def build_corpus(
                 "corpus": {"file": out.name, "rows": rows, "sha256": sha256_of(out)},
                 "run": {
                     "elapsed_s": round(time.monotonic() - started, 3),
-                    "jobs": jobs,
+                    "jobs": place.size[1],
                     "reused_cells": reused,
+                    "workers": place.size[0],
                 },
             }
             write_json(manifest_path(out), manifest)
@@ -144,88 +160,38 @@ def _waiting(plan: Plan, store: Parts) -> dict[str, Cell]:
     return {mark: cell for mark, cell in cells.items() if store.load(mark) is None}
 
 
-def _measure_all(
-    waiting: Mapping[str, Cell],
-    plan: Plan,
-    session: FfmpegSession,
-    store: Parts,
-    *,
-    jobs: int,
-    progress: Progress,
-) -> dict[str, str]:
-    """Measure and keep every waiting cell; return the fingerprints that failed, with reasons.
-
-    A part that cannot be saved fails its own cell: the others may be smaller, or the disk free by
-    then.
-    """
-
-    def work(mark: str, cell: Cell) -> None:
-        measured = _measure(cell, plan, session, store)
-        try:
-            store.save(mark, measured)
-        except BadInput as refusal:
-            raise CannotRun(refusal.problem, where=refusal.where) from None
-
+def _measure_all(waiting: Mapping[str, Cell], place: Place, progress: Progress) -> dict[str, str]:
+    """Measure and keep every waiting cell; return the fingerprints that failed, with reasons."""
     failed: dict[str, str] = {}
     started = time.monotonic()
-    with session.pool(jobs) as pool:
-        futures: dict[Future[None], str] = {
-            pool.submit(work, mark, cell): mark for mark, cell in waiting.items()
-        }
-        for done, future in enumerate(as_completed(futures), start=1):
+    futures = {place.measure(mark, cell): mark for mark, cell in waiting.items()}
+    done = 0
+    for future in place.follow(futures.keys()):
+        if future is not None:
+            done += 1
             try:
                 future.result()
+            except LostCluster as lost:
+                kept = f"{done - 1 - len(failed)} of {len(futures)} cells finished and kept"
+                raise LostCluster(
+                    lost.problem, where=lost.where, found=kept, fix=lost.fix
+                ) from None
             except (CannotRun, OSError) as failure:
                 failed[futures[future]] = str(failure)
-            rate = done / (time.monotonic() - started)
-            note = f"{done} of {len(futures)} cells, {len(failed)} failed, {rate:.2f} a second"
-            progress(done, len(futures), note)
+        elif not place.remark:
+            continue
+        rate = done / (time.monotonic() - started)
+        note = f"{done} of {len(futures)} cells, {len(failed)} failed, {rate:.2f} a second"
+        progress(done, len(futures), ", ".join(filter(None, (note, place.remark))))
     return failed
 
 
-def _measure(cell: Cell, plan: Plan, session: FfmpegSession, store: Parts) -> Measurement:
-    """Return a cell's measurement, trying again after a failure that left the time for it.
-
-    BadClip where the clip's file changed: its part would hold other content than its name says.
-    """
-    started = time.monotonic()
-    limit_s = plan.settings.timeout_s
-    spent_s = 0.0
-    attempt = 1
-    while True:
-        try:
-            with store.work_folder() as folder, _unchanged(cell.clip):
-                return measure(
-                    cell.clip,
-                    cell.encode,
-                    plan.settings.model,
-                    session,
-                    folder=folder,
-                    timeout_s=limit_s - spent_s,
-                    two_step=plan.two_step,
-                )
-        except CannotRun:
-            spent_s = time.monotonic() - started
-            if attempt == ATTEMPTS or spent_s > limit_s / ATTEMPTS:
-                raise
-        attempt += 1
-
-
-@contextmanager
-def _unchanged(clip: Clip) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if not clip.unchanged():
-            raise BadClip(
-                "changed while it was measured",
-                where=str(clip.path),
-                fix="leave it alone and run this again; what was finished before is kept",
-            )
-
-
 def _write_corpus(
-    out: Path, cells: Sequence[Cell], marks: Mapping[str, str], store: Parts
+    out: Path,
+    cells: Sequence[Cell],
+    marks: Mapping[str, str],
+    store: Parts,
+    patience_s: float,
 ) -> tuple[int, dict[str, float]]:
     """Write the rows of finished cells; return how many, and the seconds that each cell took."""
     seconds: dict[str, float] = {}
@@ -237,7 +203,7 @@ def _write_corpus(
         packed = gzip.GzipFile("", "wb", 9, raw, mtime=0) if out.suffix == ".gz" else None
         stream = packed or raw
         for cell in cells:
-            measured = store.load(marks[cell.name])
+            measured = store.load(marks[cell.name], patience_s=patience_s)
             if measured is None:
                 raise CannotRun(
                     "a finished cell vanished", where=str(store.folder), found=cell.name

@@ -119,7 +119,8 @@ def describe_corpus(corpus: Corpus, needs: TrainingNeeds | None = None) -> Corpu
     saturated_share = float((rows["vmaf"] == VMAF_RANGE[1]).sum() / len(corpus))
     features = {name: _spread(rows[name]) for name in CANONICAL_6}
     thin = tuple(s.source for s in sources if s.rows < _THIN * rows_per_source.median)
-    single = tuple(s.source for s in sources if len(s.encoders) == 1 < len(corpus.encoders))
+    encoders = _describe_encoders(rows)
+    single = tuple(s.source for s in sources if len(s.encoders) == 1 < len(encoders))
     notes = (
         *corpus.warnings,
         *twin_warnings(rows),
@@ -135,7 +136,7 @@ def describe_corpus(corpus: Corpus, needs: TrainingNeeds | None = None) -> Corpu
         identity=corpus.identity,
         columns=tuple(rows.columns),
         sources=sources,
-        encoders=_describe_encoders(rows),
+        encoders=encoders,
         unknown_encoders=corpus.unknown_encoders,
         rows_per_source=rows_per_source,
         frames_per_clip=_spread(clips["len"]),

@@ -11,7 +11,8 @@ from itertools import product
 from typing import Final
 
 from loso.errors import BadSettings
-from loso.video.encoders import ENCODERS, Encoder, Rate, closest, encoder_named
+from loso.spelling import did_you_mean
+from loso.video.encoders import ENCODERS, Encoder, Rate, encoder_named
 
 __all__ = ["Choice", "read_choices"]
 
@@ -96,7 +97,7 @@ def _by_encoder(option: str, values: Sequence[str], named: Iterable[str]) -> dic
                 where=option,
                 expected=" ".join(named),
                 found=repr(name),
-                fix=closest(name, named) or f"add --encoder {name}",
+                fix=did_you_mean(name, named) or f"add --encoder {name}",
             )
     return {name: for_one.get(name, for_all) for name in named}
 
@@ -138,7 +139,8 @@ _OURS: Final = frozenset(
         *("-fpre", "-dec", "-f", "-i", "-map", "-n", "-y", "-filter", "-filter_script", "-vf"),
         *("-filter_complex", "-filter_complex_script", "-lavfi", "-autoscale", "-pix_fmt", "-r"),
         *("-fpsmax", "-enc_time_base", "-s", "-bsf", "-fps_mode", "-vsync", "-frames", "-fs"),
-        *("-vframes", "-shortest", "-ss", "-t", "-to", "-vstats_file"),
+        *("-vframes", "-shortest", "-ss", "-t", "-to", "-vstats_file", "-stats_enc_post"),
+        *("-stats_enc_post_fmt", "-stats_enc_pre", "-stats_mux_pre"),
     }
 )
 """Options whose values the corpus records or the measurement relies on."""

@@ -16,7 +16,7 @@ from loso.corpus.load import load_corpus, with_bits_per_pixel
 from loso.corpus.manifest import manifest_path
 from loso.corpus.names import known_encoder, listed
 from loso.corpus.rows import valid_rows
-from loso.corpus.store import write_corpus
+from loso.corpus.store import refuse_out, write_corpus
 from loso.corpus.table import read_table, require_column
 from loso.errors import BadInput, BadSettings
 from loso.files import sha256_of, write_json
@@ -24,7 +24,6 @@ from loso.files import sha256_of, write_json
 __all__ = ["JoinReport", "JoinSettings", "join_table"]
 
 SCHEMA_VERSION: Final = 1
-_FORMATS: Final = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,9 @@ def join_table(
     `settings.on`. Columns that both have must say the same wherever the table says something.
     Whatever is refused is refused before anything is written.
     """
-    _refuse_out(out, corpus_path, table_path)
+    refuse_out(
+        out, {corpus_path: "the corpus that is joined", table_path: "the table that is joined"}
+    )
     old = load_corpus(corpus_path, key=settings.key)
     rows = _without_derived(old.rows)
     table, given = _read(table_path, rows, corpus_path, settings)
@@ -117,33 +118,6 @@ def join_table(
             _refuse_clash(name, rows, partners, settings.on, table_path)
     write_corpus(rows.with_columns(partners.select(report.columns)), out)
     return _with_manifest(report, corpus_path, table_path, settings, command)
-
-
-def _refuse_out(out: Path, corpus: Path, table: Path) -> None:
-    if not out.name.endswith(_FORMATS):
-        raise BadSettings(
-            "not the name of a corpus",
-            where="--out",
-            expected=f"a name that ends in {', '.join(_FORMATS)}",
-            found=out.name,
-        )
-    for path, what in ((corpus, "the corpus"), (table, "the table")):
-        if out.resolve() == path.resolve() or (
-            path.exists() and out.exists() and out.samefile(path)
-        ):
-            raise BadSettings(
-                f"would take the place of {what} that is joined",
-                where="--out",
-                found=str(out),
-                fix="give the new corpus another name",
-            )
-    if manifest_path(out).resolve() == manifest_path(corpus).resolve():
-        raise BadSettings(
-            "the manifest of the new corpus would take the place of the old one's",
-            where="--out",
-            found=str(out),
-            fix="give the new corpus another name",
-        )
 
 
 def _without_derived(rows: pl.DataFrame) -> pl.DataFrame:

@@ -13,22 +13,33 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from loso.errors import BadCorpus
 from loso.schema import REQUIRED_NUMBERS, REQUIRED_TEXTS
+from loso.stored import most_cells
+
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
 
 try:
     from loso.corpus._jsonl import read_flat
 except ImportError:  # installed without a compiler
     read_flat = None  # type: ignore[assignment]
 
-__all__ = ["line_of", "read_jsonl", "show"]
+__all__ = ["MOST_LINE_BYTES", "line_of", "read_jsonl", "refuse_long_lines", "show"]
+
+MOST_LINE_BYTES: Final = 2**22
+"""A row of ten thousand columns takes a tenth of it."""
+
+_MOST_COLUMNS: Final = 2**14
+"""Each takes time and memory of its own, beside that of its values."""
 
 _SAMPLE: Final = 1000
 """Lines that name the columns in the first attempt: to ask all of them takes three times longer."""
@@ -38,6 +49,8 @@ _BLOCK: Final = 2**18
 
 _TELLING_ESCAPE: Final = re.compile(rb"\\(?!u(?!00[0-7]|[dD][89a-fA-F]))")
 """An escape that may stand for a mark or for half a character; \\u00e9 and its like cannot."""
+
+_POLARS_FAILS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = " \t\r\n"
@@ -66,9 +79,11 @@ def read_jsonl(content: bytes, where: str) -> pl.DataFrame:
     number that is not finite, or changes the type of a column.
     """
     content = content.removeprefix(_BOM)
-    table = _read_alike(content)
+    refuse_long_lines(content, where)
+    table = _read_alike(content, where)
     if table is not None:
         return table
+    _refuse_wide(content, where, sample=_SAMPLE)
     numbers = pl.Schema(dict.fromkeys(REQUIRED_NUMBERS, pl.Float64()))
     with ThreadPoolExecutor(max_workers=1) as beside:
         counting = beside.submit(_count_marks, content)
@@ -76,6 +91,7 @@ def read_jsonl(content: bytes, where: str) -> pl.DataFrame:
         marks = counting.result()
     if table is not None and _is_whole(table, marks, nulls=0):
         return table
+    _refuse_wide(content, where, sample=None)
     table = _read(content, sample=None, known=None)
     nulls = content.count(b":null") + content.count(b": null")
     if table is not None and _is_whole(table, marks, nulls=nulls):
@@ -111,10 +127,56 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read_alike(content: bytes) -> pl.DataFrame | None:
+def refuse_long_lines(content: bytes, where: str) -> None:
+    """Refuse, as BadCorpus, a line of more than 8 MiB; one of less than 4 MiB never is."""
+    for start in range(0, len(content) - MOST_LINE_BYTES + 1, MOST_LINE_BYTES):
+        if content.find(b"\n", start, start + MOST_LINE_BYTES) < 0:
+            line = content.count(b"\n", 0, start) + 1
+            raise BadCorpus(
+                "too long to be a row",
+                where=f"{where} line {line}",
+                expected=f"at most {MOST_LINE_BYTES} bytes",
+                fix="write each row on a line of its own",
+            )
+
+
+def _refuse_wide(content: bytes, where: str, *, sample: int | None) -> None:
+    """Refuse keys that would make a table out of all proportion to the bytes they stand in.
+
+    A key that few lines have is a column of nulls on all others.
+    """
+    try:
+        schema = pl.scan_ndjson(io.BytesIO(content), infer_schema_length=sample).collect_schema()
+    except _POLARS_FAILS:
+        return
+    columns = sum(map(_leaves, schema.dtypes()))
+    rows = min(content.count(b"\n") + 1, content.count(b"{"))
+    most = min(_MOST_COLUMNS, most_cells(len(content)) // max(rows, 1))
+    if columns > most:
+        raise _too_wide(columns, most, where)
+
+
+def _too_wide(columns: int, most: int, where: str) -> BadCorpus:
+    return BadCorpus(
+        "too many different keys",
+        where=where,
+        expected=f"at most {most} in a file of so many lines and bytes",
+        found=f"{columns}",
+        fix="leave out columns that few rows have",
+    )
+
+
+def _leaves(kind: PolarsDataType) -> int:
+    """Return how many columns of plain values a column takes."""
+    return sum(_leaves(dtype) for _, dtype in kind) if isinstance(kind, pl.Struct) else 1
+
+
+def _read_alike(content: bytes, where: str) -> pl.DataFrame | None:
     columns = read_flat(content, pl.thread_pool_size()) if read_flat is not None else None
     if columns is None:
         return None
+    if len(columns) > _MOST_COLUMNS:
+        raise _too_wide(len(columns), _MOST_COLUMNS, where)
     return pl.DataFrame(
         {
             name: pl.Series(values[1], dtype=pl.String).gather(pl.Series(values[0]))
@@ -128,7 +190,7 @@ def _read_alike(content: bytes) -> pl.DataFrame | None:
 def _read(content: bytes, *, sample: int | None, known: pl.Schema | None) -> pl.DataFrame | None:
     try:
         return pl.read_ndjson(content, infer_schema_length=sample, schema_overrides=known)
-    except pl.exceptions.PolarsError:
+    except _POLARS_FAILS:
         return None
 
 
@@ -187,8 +249,8 @@ def _check_lines(content: bytes, file: str) -> None:
         where = f"{file} line {number}"
         pairs = _pairs(line, where)
         if len({name for name, _ in pairs}) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            times = Counter(name for name, _ in pairs)
+            twice = next(name for name, count in times.items() if count > 1)
             raise BadCorpus(f"the key {twice} is there twice", where=where, fix="keep one")
         for name, value in pairs:
             if value is None:

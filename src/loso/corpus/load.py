@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,16 +11,25 @@ from typing import Final
 
 import polars as pl
 
-from loso.corpus.jsonl import line_of, read_jsonl
+from loso.corpus.jsonl import MOST_LINE_BYTES, line_of, read_jsonl, refuse_long_lines
 from loso.corpus.rows import identity_of, valid_rows
 from loso.errors import BadCorpus
+from loso.files import open_regular
 from loso.recipe import TrainingNeeds
 from loso.schema import ENCODER_VOCAB
+from loso.stored import read_parquet, unpack
 
-__all__ = ["Corpus", "load_corpus", "require_trainable", "with_bits_per_pixel"]
+__all__ = [
+    "Corpus",
+    "load_corpus",
+    "parse_rows",
+    "read_stored",
+    "require_trainable",
+    "with_bits_per_pixel",
+]
 
 _FORMATS: Final = (".jsonl", ".jsonl.gz", ".parquet")
-_RUNBOOK: Final = "docs/runbook.md, step 0"
+_BUILD: Final = "loso corpus build --help"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +77,10 @@ def load_corpus(path: str | Path, *, key: Sequence[str] = ()) -> Corpus:
     and column of what cannot be used: see `read_jsonl` and `valid_rows`.
     """
     path = Path(path)
-    content = _read_bytes(path)
+    content = read_stored(path)
     with ThreadPoolExecutor(max_workers=1) as beside:  # a sixth of the time, so beside the rest
         digest = beside.submit(hashlib.sha256, content)
-        rows, derived = with_bits_per_pixel(_read_rows(content, path, key))
+        rows, derived = with_bits_per_pixel(parse_rows(content, path, key=key)[0])
     unknown = _unknown_encoders(rows)
     return Corpus(
         path=path,
@@ -93,7 +100,7 @@ def require_trainable(corpus: Corpus, needs: TrainingNeeds) -> None:
             where=str(corpus.path),
             expected=f"at least {needs.min_sources}: each is held out once",
             found=f"{len(corpus.sources)} ({', '.join(corpus.sources)})",
-            fix=f"add clips of other sources: {_RUNBOOK}",
+            fix=f"add clips of other sources: {_BUILD}",
         )
     if len(corpus) < needs.min_rows:
         raise BadCorpus(
@@ -101,14 +108,15 @@ def require_trainable(corpus: Corpus, needs: TrainingNeeds) -> None:
             where=str(corpus.path),
             expected=f"at least {needs.min_rows}",
             found=str(len(corpus)),
-            fix=f"build a larger corpus: {_RUNBOOK}",
+            fix=f"build a larger corpus: {_BUILD}",
         )
 
 
-def _read_bytes(path: Path) -> bytes:
-    where, build = str(path), f"build a corpus: {_RUNBOOK}"
+def read_stored(path: Path) -> bytes:
+    """Return the bytes of a corpus file; BadCorpus where it is none by its name, or empty."""
+    where, build = str(path), f"build a corpus: {_BUILD}"
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             if not path.name.lower().endswith(_FORMATS):
                 raise BadCorpus(
                     "not a corpus file by its name",
@@ -116,6 +124,9 @@ def _read_bytes(path: Path) -> bytes:
                     expected=f"a name that ends in {', '.join(_FORMATS)}",
                     fix="rename or convert it",
                 )
+            if path.name.lower().endswith(".jsonl"):  # before the memory for all is taken
+                refuse_long_lines(stream.read(MOST_LINE_BYTES), where)
+                stream.seek(0)
             content = stream.read()
     except FileNotFoundError:
         raise BadCorpus("file not found", where=where, fix=build) from None
@@ -128,36 +139,37 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _read_rows(content: bytes, path: Path, key: Sequence[str]) -> pl.DataFrame:
+def parse_rows(
+    content: bytes, path: Path, *, key: Sequence[str] = ()
+) -> tuple[pl.DataFrame, bytes | None]:
+    """Return the valid rows in the bytes of `path`, and the JSON lines they stand in, if any."""
     where, name = str(path), path.name.lower()
     if name.endswith(".parquet"):
         table = _read_parquet(content, where)
-        return valid_rows(table, key=key, where=where, place=lambda row: f"row {row + 1}")
+        return valid_rows(table, key=key, where=where, place=lambda row: f"row {row + 1}"), None
     text = _decompress(content, where) if name.endswith(".gz") else content
-    return valid_rows(
+    rows = valid_rows(
         read_jsonl(text, where),
         key=key,
         where=where,
         place=lambda row: f"line {line_of(row, text)}",
     )
+    return rows, text
 
 
 def _decompress(content: bytes, where: str) -> bytes:
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadCorpus(
-            f"not a whole gzip file ({error})", where=where, fix="copy or compress it again"
-        ) from None
+        return unpack(content)
+    except ValueError as error:
+        raise BadCorpus(str(error), where=where, fix="copy or compress it again") from None
 
 
 def _read_parquet(content: bytes, where: str) -> pl.DataFrame:
     try:
-        return pl.read_parquet(content)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        return read_parquet(content)
+    except ValueError as error:
         raise BadCorpus(
-            f"not a whole Parquet file ({reason})", where=where, fix="copy or write it again"
+            f"not a whole Parquet file ({error})", where=where, fix="copy or write it again"
         ) from None
 
 

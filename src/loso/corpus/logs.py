@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
+import errno
 import json
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,17 @@ from typing import Any, Final
 from xml.parsers import expat  # document types, and so entities, are refused below
 
 from loso.errors import BadInput
+from loso.files import open_regular
 from loso.schema import CANONICAL_6
+from loso.stored import unpack
 from loso.video.logged import logged_names
 
 __all__ = ["Log", "read_log"]
 
 _NEEDED: Final = ("vmaf", *CANONICAL_6)
 _AGAIN: Final = "copy or make the log again"
+_FREE_UNPACKED: Final = 2**28
+"""A quarter of a million frames with everything that libvmaf knows."""
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -121,19 +124,22 @@ def _refuse_gaps(numbers: Sequence[float], where: str) -> None:
 def _read_bytes(path: Path) -> bytes:
     where = str(path)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as stream:
+            content = stream.read()
     except FileNotFoundError:
         raise BadInput("file not found", where=where) from None
     except IsADirectoryError:
         raise BadInput("a folder, not a log", where=where, fix="name the logs inside it") from None
     except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENXIO}:  # ENXIO is what a socket gives
+            raise BadInput("a pipe or a device, not a log", where=where) from None
         raise BadInput(f"cannot be read ({error.strerror})", where=where) from None
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise BadInput(f"not a whole gzip file ({error})", where=where, fix=_AGAIN) from None
-    return content
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return unpack(content, free_bytes=_FREE_UNPACKED)
+    except ValueError as error:
+        raise BadInput(str(error), where=where, fix=_AGAIN) from None
 
 
 def _parse(content: bytes, where: str) -> _Table:

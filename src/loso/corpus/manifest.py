@@ -101,7 +101,7 @@ def _clip(clip: Clip) -> dict[str, Any]:
     return {
         "decoded": clip.decoded,
         "file": clip.path.name,
-        "file_bytes": clip.path.stat().st_size,
+        "file_bytes": clip.identity[2],
         "fps": str(clip.fps),
         "frames": clip.frames,
         "height": clip.height,

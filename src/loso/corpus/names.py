@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
 from loso.errors import BadInput, BadSettings
 from loso.schema import ENCODER_VOCAB, REQUIRED_NUMBERS
+from loso.video.allowed import has_control
 from loso.video.encoders import ENCODERS
 
 __all__ = [
@@ -40,6 +42,9 @@ _ALIASES: Final = {
 
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _COLUMN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+_MOST_READINGS: Final = 2**12
+"""Of one name: 250 underscores can be read in billions of ways."""
 
 Value = str | int | float
 
@@ -152,7 +157,15 @@ class NamePattern:
         """
         if not stem.startswith(self.literals[0]):
             return None
-        readings = list(self._readings(0, stem[len(self.literals[0]) :]))
+        rest, dead = stem[len(self.literals[0]) :], set[tuple[int, int]]()
+        readings = list(islice(self._readings(0, rest, dead), _MOST_READINGS + 1))
+        if len(readings) > _MOST_READINGS:
+            raise BadInput(
+                f"its name can be read in more than {_MOST_READINGS} ways",
+                where=stem,
+                expected=self.text,
+                fix="rename the logs, or give what the pattern cannot tell with --set",
+            )
         known = [r for r in readings if known_encoder(r.get("encoder", ""))]
         readings = known or readings
         if len(readings) > 1:
@@ -172,13 +185,20 @@ class NamePattern:
             name: _number(text) if name in NUMBERS else text for name, text in readings[0].items()
         }
 
-    def _readings(self, at: int, rest: str) -> Iterator[Mapping[str, str]]:
-        """Yield every way in which the fields from `at` on fill `rest`."""
+    def _readings(
+        self, at: int, rest: str, dead: set[tuple[int, int]]
+    ) -> Iterator[Mapping[str, str]]:
+        """Yield every way in which the fields from `at` on fill `rest`.
+
+        `dead` keeps which fields cannot fill how much of the end, so that none is tried twice.
+        """
+        if (at, len(rest)) in dead:
+            return
         if at == len(self.fields):
             if not rest:
                 yield {}
             return
-        name, literal = self.fields[at], self.literals[at + 1]
+        name, literal, is_dead = self.fields[at], self.literals[at + 1], True
         is_last = at + 1 == len(self.fields)
         ends = [len(rest) - len(literal)] if is_last else range(1, len(rest) - len(literal) + 1)
         for end in ends:
@@ -187,8 +207,11 @@ class NamePattern:
                 continue
             if name in NUMBERS and not _NUMBER.fullmatch(value):
                 continue
-            for others in self._readings(at + 1, rest[end + len(literal) :]):
+            for others in self._readings(at + 1, rest[end + len(literal) :], dead):
+                is_dead = False
                 yield {name: value, **others}
+        if is_dead:
+            dead.add((at, len(rest)))
 
 
 def by_clip(paths: Sequence[Path]) -> dict[str, Path]:
@@ -202,6 +225,12 @@ def by_clip(paths: Sequence[Path]) -> dict[str, Path]:
             raise BadInput(
                 "its name is not UTF-8", where=repr(str(path)), fix="rename the log"
             ) from None
+        if has_control(path.name):
+            raise BadInput(
+                "its name holds a line end or another control character",
+                where=repr(str(path)),
+                fix="rename the log",
+            )
         if clip in found:
             raise BadInput(
                 f"two logs are named {clip}, and the name is the clip",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -12,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
-from loso.errors import BadSettings
-from loso.files import folder_lock, write_atomic
+from loso.errors import BadSettings, CannotRun
+from loso.files import blames_machine, write_atomic
+from loso.locks import folder_lock
 from loso.video.measure import Measurement
 
 __all__ = ["Parts", "folder_for"]
@@ -23,7 +25,7 @@ __all__ = ["Parts", "folder_for"]
 def folder_for(purpose: str, folder: Path) -> Iterator[None]:
     """Make a folder that can be written to; what was made and stays empty goes again.
 
-    BadSettings where that fails; `purpose` is the start of its sentence.
+    BadSettings where that fails, CannotRun on a full disk; `purpose` is the start of its sentence.
     """
     try:
         made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -31,7 +33,7 @@ def folder_for(purpose: str, folder: Path) -> Iterator[None]:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise BadSettings(
+        raise (CannotRun if blames_machine(error) else BadSettings)(
             f"{purpose} cannot be kept here ({error.strerror})",
             where=str(folder),
             fix="choose another --out or --parts",
@@ -53,6 +55,8 @@ class Parts:
     """
 
     folder: Path
+    scratch: Path | None = None
+    """Where cells work: a disk of this machine, where `folder` is on a shared one."""
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -80,7 +84,7 @@ class Parts:
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
         """Yield an empty folder for one cell, gone afterwards."""
-        parent = self.folder / "work"
+        parent = self.scratch or self.folder / "work"
         parent.mkdir(exist_ok=True)
         folder = Path(mkdtemp(dir=parent))
         try:
@@ -88,21 +92,29 @@ class Parts:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self, fingerprint: str) -> Measurement | None:
-        """Return a finished cell, None if it is not there or not whole."""
+    def load(self, fingerprint: str, *, patience_s: float = 0.0) -> Measurement | None:
+        """Return a finished cell, None if it is not there or not whole after that time."""
+        end = time.monotonic() + patience_s
+        found = self._load(fingerprint)
+        while found is None and time.monotonic() < end:
+            time.sleep(0.2)
+            found = self._load(fingerprint)
+        return found
+
+    def _load(self, fingerprint: str) -> Measurement | None:
         try:
             digest, _, text = (self._path(fingerprint).read_bytes()).partition(b"\n")
             if digest.decode() != hashlib.sha256(text).hexdigest():
                 return None
             content: dict[str, Any] = json.loads(text)
             return _measurement(content) if content.pop("fingerprint") == fingerprint else None
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     def save(self, fingerprint: str, measured: Measurement) -> None:
         """Write a finished cell; a reader sees all of it or nothing."""
         text = json.dumps({"fingerprint": fingerprint, **asdict(measured)}).encode() + b"\n"
-        with write_atomic(self._path(fingerprint)) as temporary:
+        with write_atomic(self._path(fingerprint), sweep=False) as temporary:  # `hold` has
             temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
     def _path(self, fingerprint: str) -> Path:

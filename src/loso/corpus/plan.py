@@ -20,9 +20,11 @@ __all__ = [
     "BuildSettings",
     "Cell",
     "Plan",
+    "cell_of",
     "fingerprint",
     "plan_cells",
     "portable",
+    "refuse_height",
     "rows_of",
 ]
 
@@ -89,18 +91,12 @@ def plan_cells(clips: Sequence[Clip], settings: BuildSettings) -> list[Cell]:
     cells = []
     for clip in sorted(clips, key=lambda clip: clip.src):
         for height in settings.heights:
-            if height > clip.height:
-                raise BadClip(
-                    "--height is above the reference's",
-                    where=str(clip.path),
-                    expected=f"at most {clip.height}",
-                    found=f"{height}",
-                )
+            refuse_height(clip, height)
         heights = sorted(set(settings.heights)) or [clip.height]
         # Rates come last in the order, whatever order the choices came in.
         ways = dict.fromkeys((c.encoder.name, c.preset) for c in settings.choices)
         cells += [
-            _cell(clip, choice, height, settings)
+            cell_of(clip, choice, height, settings)
             for way, height in product(ways, heights)
             for choice in settings.choices
             if (choice.encoder.name, choice.preset) == way
@@ -113,7 +109,19 @@ def plan_cells(clips: Sequence[Clip], settings: BuildSettings) -> list[Cell]:
     return cells
 
 
-def _cell(clip: Clip, choice: Choice, height: int, settings: BuildSettings) -> Cell:
+def refuse_height(clip: Clip, height: int) -> None:
+    """Refuse, as BadClip, to code above the height of the reference."""
+    if height > clip.height:
+        raise BadClip(
+            "--height is above the reference's",
+            where=str(clip.path),
+            expected=f"at most {clip.height}",
+            found=f"{height}",
+        )
+
+
+def cell_of(clip: Clip, choice: Choice, height: int, settings: BuildSettings) -> Cell:
+    """Return the cell that codes a clip in one way, at a height of its own or less."""
     name = f"{clip.src}_{choice.encoder.name}_{choice.preset}_{choice.rate.label}_{height}p"
     if settings.clips.start_s:
         name += f"_from{settings.clips.start_s:.12g}s"

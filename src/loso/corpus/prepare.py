@@ -2,86 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Final
 
-from loso.corpus.choices import Choice
-from loso.corpus.plan import BuildSettings, Plan, fingerprint, plan_cells
+from loso.corpus.place import Kind, Looked, Place, kind_of
+from loso.corpus.plan import BuildSettings, Cell, Plan, fingerprint, plan_cells
 from loso.errors import BadClip
-from loso.video.clips import Clip, open_clip
-from loso.video.encoders import Rate
-from loso.video.ffmpeg import FfmpegSession
-from loso.video.measure import Encode, probe_libvmaf, try_encoder
+from loso.video.clips import Clip
+from loso.video.ffmpeg import Ffmpeg
+from loso.video.measure import Encode
+from loso.video.trial import trial_encode
 
-__all__ = ["prepare"]
+__all__ = ["mark_of", "prepare", "refuse_names", "tools_of", "trials_of", "warnings_of"]
 
-TRIAL_SIZE: Final = (320, 240)
-"""Of the frames an encoder is tried on: above every hardware encoder's least size."""
-TRIAL_KBPS: Final = 500.0
-TRIAL_TIMEOUT_S: Final = 60.0
-"""Of three small frames: far above any sane encoder, and not the user's limit for a cell."""
 VMAF_SIZE: Final = (1920, 1080)
 
 
 def prepare(
     paths: Sequence[Path],
     settings: BuildSettings,
-    session: FfmpegSession,
+    ffmpeg: Ffmpeg,
+    place: Place,
     *,
-    jobs: int,
     two_step: bool,
 ) -> Plan:
     """Return what is to be measured, after the model, each encoder and each clip were tried.
 
-    Clips of one stem are refused: a stem is the row's source, and a source is one content. What
-    libvmaf, an encoder or a clip refuses comes from where they are tried.
+    What libvmaf, an encoder or a clip refuses comes from where they are tried.
     """
-    _refuse_names(paths)
-    with TemporaryDirectory(prefix="loso-") as name, session.pool(jobs) as pool:
-        folder = Path(name)
-
-        def attempt(encode: Encode) -> str:
-            own = Path(mkdtemp(dir=folder))
-            return try_encoder(encode, session, folder=own, timeout_s=TRIAL_TIMEOUT_S)
-
-        def look(path: Path) -> Clip:
-            return open_clip(path, settings.clips, session, timeout_s=settings.timeout_s)
-
-        libvmaf = probe_libvmaf(settings.model, session, folder=folder, timeout_s=TRIAL_TIMEOUT_S)
-        trials = _trials(settings)
-        hashes = dict(zip(trials, pool.map(attempt, trials.values()), strict=True))
-        clips = sorted(pool.map(look, paths), key=lambda clip: clip.src)
+    looked = place.look(paths, settings.clips)
+    clips = sorted(looked.clips, key=lambda clip: clip.src)
     cells = plan_cells(clips, settings)
-    tools = {
-        "ffmpeg": session.ffmpeg.version,
-        "ffmpeg_configuration": session.ffmpeg.configuration,
-        "libvmaf": libvmaf,
-        "vmaf_model": settings.model.identity(),
-    }
+    tools = tools_of(ffmpeg, looked, settings)
     return Plan(
         settings=settings,
         clips=clips,
         cells=cells,
         marks={
-            cell.name: fingerprint(
-                cell,
-                settings.model,
-                {**tools, "trial": hashes[_kind(cell.encode)]},
-                two_step=two_step,
-            )
-            for cell in cells
+            cell.name: mark_of(cell, settings, tools, looked, two_step=two_step) for cell in cells
         },
         tools=tools,
         two_step=two_step,
-        warnings=_warnings(clips, settings),
+        warnings=warnings_of(clips, settings),
     )
 
 
-def _refuse_names(paths: Sequence[Path]) -> None:
-    """Refuse stems that cannot be a row's source: not text, or those of two clips."""
+def tools_of(ffmpeg: Ffmpeg, looked: Looked, settings: BuildSettings) -> dict[str, str]:
+    """Return the version of each program and model that takes part in every cell."""
+    return {
+        "ffmpeg": ffmpeg.version,
+        "ffmpeg_configuration": ffmpeg.configuration,
+        "libvmaf": looked.libvmaf,
+        "vmaf_model": settings.model.identity(),
+    }
+
+
+def mark_of(
+    cell: Cell,
+    settings: BuildSettings,
+    tools: Mapping[str, str],
+    looked: Looked,
+    *,
+    two_step: bool,
+) -> str:
+    """Return the fingerprint of a cell, with what its kind of command line makes of a trial."""
+    tried = {**tools, "trial": looked.hashes[kind_of(cell.encode)]}
+    return fingerprint(cell, settings.model, tried, two_step=two_step)
+
+
+def refuse_names(paths: Sequence[Path]) -> None:
+    """Refuse stems that cannot be a row's source: not text, or those of two clips.
+
+    A stem is the row's source, and a source is one content.
+    """
     for path in paths:
         try:
             path.stem.encode()
@@ -100,28 +95,13 @@ def _refuse_names(paths: Sequence[Path]) -> None:
             )
 
 
-_Kind = tuple[str, str, str]
-
-
-def _kind(way: Choice | Encode) -> _Kind:
-    return way.encoder.name, way.preset, way.rate.control
-
-
-def _trials(settings: BuildSettings) -> dict[_Kind, Encode]:
-    """Return one encode for each kind of command line: other rates differ by a number alone.
-
-    The rate tried is always the same, as the frames that come of it name the encoder's library.
-    """
-    width, height = TRIAL_SIZE
+def trials_of(settings: BuildSettings) -> dict[Kind, Encode]:
+    """Return one encode for each kind of command line: other rates differ by a number alone."""
     return {
-        _kind(choice): Encode(
-            encoder=choice.encoder,
+        kind_of(choice): trial_encode(
+            choice.encoder,
             preset=choice.preset,
-            rate=Rate("bitrate", TRIAL_KBPS)
-            if choice.rate.control == "bitrate"
-            else Rate("quality", sum(choice.encoder.quality_range) // 2),
-            width=width,
-            height=height,
+            control=choice.rate.control,
             threads=settings.threads,
             extra=choice.extra,
             device=settings.device(choice.encoder),
@@ -130,7 +110,7 @@ def _trials(settings: BuildSettings) -> dict[_Kind, Encode]:
     }
 
 
-def _warnings(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:
+def warnings_of(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:
     """Return what a user should know before trusting the numbers."""
     warnings = [f"{clip.src}: {remark}" for clip in clips for remark in clip.remarks]
     warnings += [

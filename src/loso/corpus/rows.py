@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,6 +11,7 @@ import polars as pl
 from loso.corpus.jsonl import show
 from loso.errors import BadCorpus
 from loso.schema import IDENTITY, REQUIRED_NUMBERS, REQUIRED_TEXTS, VMAF_RANGE
+from loso.spelling import did_you_mean
 
 __all__ = ["identity_of", "valid_rows"]
 
@@ -88,12 +88,11 @@ def _refuse_missing(table: pl.DataFrame, key: Sequence[str], where: str) -> None
         )
     for name in key:
         if name not in table.columns:
-            near = difflib.get_close_matches(name, table.columns, n=1)
             raise BadCorpus(
                 f"there is no column {name} to tell rows apart",
                 where=where,
                 found=textwrap.shorten(", ".join(table.columns), 300),
-                fix=f"did you mean {near[0]}?" if near else "name one of these",
+                fix=did_you_mean(name, table.columns) or "name one of these",
             )
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from loso.corpus.jsonl import read_jsonl
 from loso.corpus.names import listed
 from loso.errors import BadInput
+from loso.files import open_regular
+from loso.spelling import nearest
+from loso.stored import read_parquet
 
 __all__ = ["read_table", "require_column"]
+
+_MOST_COLUMNS: Final = 2**14
+"""Each takes time and memory of its own, beside that of its values."""
 
 
 def read_table(path: Path, *, texts: Sequence[str]) -> pl.DataFrame:
@@ -25,15 +32,18 @@ def read_table(path: Path, *, texts: Sequence[str]) -> pl.DataFrame:
     """
     where = str(path)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as stream:
+            content = stream.read()
     except FileNotFoundError:
         raise BadInput("file not found", where=where) from None
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})", where=where) from None
     table = _parse(content, where)
+    _refuse_wide(table.width, where)
     # polars numbers a column that comes again: mos_duplicated_0.
     names = [re.sub(r"_duplicated_[0-9]+$", "", name).strip() for name in table.columns]
-    wrong = [name for name in names if not name or names.count(name) > 1]
+    times = Counter(names)
+    wrong = [name for name in names if not name or times[name] > 1]
     if wrong:
         raise BadInput(
             f"two columns are named {wrong[0]}" if wrong[0] else "a column without a name",
@@ -52,14 +62,24 @@ def require_column(name: str, columns: Sequence[str], where: str) -> None:
     """Refuse, as BadInput, `columns` without `name`, with the one that looks like it."""
     if name in columns:
         return
-    lower = {column.lower(): column for column in columns}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    near = nearest(name, columns)
     raise BadInput(
         f"there is no column {name}",
         where=where,
         found=listed(columns),
-        fix=f"rename {lower[near[0]]} to {name}" if near else "rename the column",
+        fix=f"rename {near} to {name}" if near else "rename the column",
     )
+
+
+def _refuse_wide(columns: int, where: str) -> None:
+    if columns > _MOST_COLUMNS:
+        raise BadInput(
+            "too many columns for a table of scores",
+            where=where,
+            expected=f"at most {_MOST_COLUMNS}",
+            found=f"{columns}",
+            fix="leave out what says nothing of a clip",
+        )
 
 
 def _parse(content: bytes, where: str) -> pl.DataFrame:
@@ -67,10 +87,12 @@ def _parse(content: bytes, where: str) -> pl.DataFrame:
         return read_jsonl(content, where)
     try:
         if content.startswith(b"PAR1"):
-            return pl.read_parquet(content)
+            return read_parquet(content)
         header = content.partition(b"\n")[0].decode(errors="replace")
-        return pl.read_csv(content, separator=max(",;\t", key=header.count), infer_schema=False)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        separator = max(",;\t", key=header.count)
+        _refuse_wide(header.count(separator) + 1, where)  # before a column is made of each
+        return pl.read_csv(content, separator=separator, infer_schema=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise BadInput(
             f"not a table ({reason})",
@@ -86,7 +108,9 @@ def _typed(column: pl.Series, *, as_text: bool) -> pl.Series:
     if not as_text and column.dtype == pl.Boolean:
         return column
     if not as_text and column.dtype.is_numeric():
-        return column.cast(pl.Int64 if column.dtype.is_integer() else pl.Float64)
+        whole = column.cast(pl.Int64, strict=False) if column.dtype.is_integer() else None
+        fits = whole is not None and whole.null_count() == column.null_count()
+        return whole if whole is not None and fits else column.cast(pl.Float64)
     text = column.cast(pl.String).str.strip_chars().replace("", None)
     if as_text:
         return text

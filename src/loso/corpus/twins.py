@@ -31,6 +31,9 @@ _SPREAD: Final = 0.2
 
 _FRAMES: Final = 20
 """Fewest frames that both have, frame 0, whose motion is 0 by definition, left out."""
+_SAME: Final = 1e-4
+_SAME_FRAMES: Final = 5
+"""Where the logarithm of the ratio spreads by less, fewer frames do: one file under two names."""
 _LIVELY: Final = 0.05
 """Least standard deviation of each: motion that hardly changes says nothing about content."""
 
@@ -93,7 +96,7 @@ def _alike(motion: pl.DataFrame) -> Iterator[Twins]:
     frames = shared.sort("len", "frame_index", descending=[True, False]).head(_MOST_FRAMES)
     # A source with fewer frames than a pair must have in common takes part in none.
     motion = motion.join(frames, on="frame_index", how="semi")
-    motion = motion.filter(pl.len().over("src") >= _FRAMES).sort("src", "frame_index")
+    motion = motion.filter(pl.len().over("src") >= _SAME_FRAMES).sort("src", "frame_index")
     sources = motion["src"].unique().sort()
     if len(sources) < 2:
         return
@@ -124,11 +127,10 @@ def _pairs(grid: NDArray[np.float64]) -> Iterator[tuple[int, int, float, int]]:
         var_other = np.maximum(seen[block] @ squares.T / n - mean_other**2, 0.0)
         covariance = values[block] @ values.T / n - mean_one * mean_other
         deviations = np.sqrt(var_one * var_other)
-        together = (
-            (common >= _FRAMES)
-            & (np.minimum(var_one, var_other) >= _LIVELY**2)
-            & (covariance >= _CORRELATION * deviations)
-            & (var_one + var_other - 2 * covariance <= _SPREAD**2)
+        apart = var_one + var_other - 2 * covariance
+        together = (np.minimum(var_one, var_other) >= _LIVELY**2) & (
+            (common >= _FRAMES) & (covariance >= _CORRELATION * deviations) & (apart <= _SPREAD**2)
+            | (common >= _SAME_FRAMES) & (apart <= _SAME**2)
         )
         for at, other in np.argwhere(np.triu(together, k=start + 1)):
             correlation = float(covariance[at, other] / deviations[at, other])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from loso.corpus.load import Corpus
 from loso.corpus.units import as_clips
 from loso.errors import BadCorpus
 from loso.recipe import Recipe
+from loso.spelling import did_you_mean
 
 __all__ = ["FILE_SOURCE", "view"]
 
@@ -34,6 +34,7 @@ def view(corpus: Corpus, recipe: Recipe, exclude_sources: Sequence[str] = ()) ->
             f"cannot exclude {', '.join(unknown)}: no such source",
             where=str(corpus.path),
             expected="one of " + ", ".join(corpus.sources),
+            fix=did_you_mean(unknown[0], corpus.sources),
         )
     if recipe.unit == "clip":
         corpus = as_clips(
@@ -51,11 +52,10 @@ def view(corpus: Corpus, recipe: Recipe, exclude_sources: Sequence[str] = ()) ->
 def _grouped(corpus: Corpus, column: str) -> Corpus:
     rows = corpus.rows
     if column not in rows.columns:
-        near = difflib.get_close_matches(column, rows.columns, n=1)
         raise BadCorpus(
             f"no column {column} to group by",
             where=str(corpus.path),
-            fix=f"did you mean {near[0]}?" if near else "add it, or group by src",
+            fix=did_you_mean(column, rows.columns) or "add it, or group by src",
         )
     unnamed = rows[column].null_count()
     if unnamed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,28 @@ from typing import Final
 
 from loso.engine.network import Network
 from loso.engine.plan import Member, Trained, TrainingPlan
+from loso.engine.shards import train as train_on
 from loso.errors import BadSettings, MissingExtra, MissingTool
+from loso.executors import Cluster
+from loso.machine import cores
 from loso.progress import Progress, silent
+from loso.spelling import did_you_mean
 
-__all__ = ["ENGINES", "Member", "Network", "Trained", "TrainingPlan", "choose", "train_members"]
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "Member",
+    "Network",
+    "Trained",
+    "TrainingPlan",
+    "choose",
+    "cuda_name",
+    "reason",
+    "train_members",
+]
 
 ENGINES: Final = ("auto", "batched", "native", "reference")
+DEVICES: Final = ("auto", "cpu", "cuda")
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +47,11 @@ def choose(engine: str, device: str) -> tuple[str, str]:
     use, MissingTool for a device, MissingExtra for an engine that is not there.
     """
     if engine not in ENGINES:
-        raise BadSettings("no such engine", expected=" or ".join(ENGINES), found=engine)
-    if device not in {"auto", "cpu", "cuda"}:
-        raise BadSettings("no such device", expected="auto, cpu or cuda", found=device)
+        expected, fix = " or ".join(ENGINES), did_you_mean(engine, ENGINES)
+        raise BadSettings("no such engine", expected=expected, found=engine, fix=fix)
+    if device not in DEVICES:
+        fix = did_you_mean(device, DEVICES)
+        raise BadSettings("no such device", expected="auto, cpu or cuda", found=device, fix=fix)
     if engine == "native" and device == "cuda":
         raise BadSettings("the native engine runs on the CPU", fix="use --engine batched")
     if device == "auto":
@@ -54,6 +71,27 @@ def choose(engine: str, device: str) -> tuple[str, str]:
     if device == "cuda" and not _has_cuda():
         raise MissingTool("no CUDA device is visible to torch", fix="use --device cpu")
     return engine, device
+
+
+def reason(engine: str, device: str) -> str:
+    """Return why `choose` takes this engine and device for `auto` here, in words."""
+    if device == "cuda":
+        return "torch sees a CUDA device"
+    if not _has_nvidia_driver():
+        no_cuda = "no NVIDIA driver"
+    elif find_spec("torch") is None:
+        no_cuda = "an NVIDIA driver, but no torch to train with"
+    else:
+        no_cuda = "an NVIDIA driver, but this torch sees no CUDA device"
+    kernel = "the compiled kernel is there" if engine == "native" else "no compiled kernel"
+    return f"{no_cuda}; {kernel}"
+
+
+def cuda_name() -> str:
+    """Return the name of the device that torch trains on, where `choose` has taken cuda."""
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def _has_kernel() -> bool:
@@ -83,23 +121,30 @@ def train_members(
     engine: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    keep_diverged: bool = False,
+    cluster: Cluster | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Return every member of `plan`, trained.
 
-    `threads` is by default one for each core with `native`, and one with torch: more help it
-    little here and cost a lot on a machine that has other work, as the layers are too small to
-    share. Diverged where a member leaves the finite numbers.
+    `threads` is by default one for each core of this process with `native`, and one with torch:
+    more help it little here and cost a lot on a machine that has other work, as the layers are too
+    small to share. The workers of a `cluster` train with `native`, on one thread a task by default.
+    Diverged where a member leaves the finite numbers; with `keep_diverged` it is for
+    `Trained.failures` to tell.
     """
     name, device = choose(engine, device)
     train = import_module(f"loso.engine.{name}").train
     trained: Trained
-    if name == "native":
-        trained = train(plan, threads=threads or os.cpu_count() or 1, progress=progress)
+    if cluster is not None:
+        trained = train_on(plan, cluster=cluster, threads=threads or 1, progress=progress)
+    elif name == "native":
+        trained = train(plan, threads=threads or cores().usable, progress=progress)
     else:
         with _torch_threads(threads or 1):
             trained = train(plan, device=device, progress=progress)
-    trained.require_finite(plan)
+    if not keep_diverged:
+        trained.require_finite(plan)
     return trained.in_target_units(plan)
 
 

@@ -17,7 +17,7 @@ from loso.errors import BadSettings
 from loso.progress import Progress
 from loso.recipe import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, Recipe
 
-__all__ = ["instruction_set", "train"]
+__all__ = ["instruction_set", "instruction_sets", "train"]
 
 
 def instruction_set() -> str:

@@ -79,16 +79,26 @@ class Trained:
         std = np.array([member.target_std for member in plan.members])
         return Trained(tuple(networks), self.losses * std[:, None] ** 2)
 
-    def require_finite(self, plan: TrainingPlan) -> None:
-        """Refuse members that left the finite numbers, naming the first (Diverged)."""
+    def failures(self, plan: TrainingPlan) -> tuple[Diverged | None, ...]:
+        """Return the refusal of each member that left the finite numbers, None for the others."""
+        found: list[Diverged | None] = []
         for member, losses, network in zip(plan.members, self.losses, self.networks, strict=True):
             lost = np.flatnonzero(~np.isfinite(losses))
             finite = all(np.isfinite(a).all() for a in (*network.weights, *network.biases))
             if finite and not len(lost):
+                found.append(None)
                 continue
-            raise Diverged(
+            refusal = Diverged(
                 "training diverged: the loss is not finite",
                 where=f"seed {member.seed}, held out {member.held_out}",
                 found=f"epoch {lost[0] if len(lost) else len(losses)}",
                 fix="lower the learning rate, or look for extreme values in the corpus",
             )
+            found.append(refusal)
+        return tuple(found)
+
+    def require_finite(self, plan: TrainingPlan) -> None:
+        """Refuse members that left the finite numbers, naming the first (Diverged)."""
+        for failure in self.failures(plan):
+            if failure is not None:
+                raise failure

@@ -1,0 +1,1 @@
+"""Many machines as one: who is there and fit, and who does what."""

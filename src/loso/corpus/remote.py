@@ -1,0 +1,196 @@
+"""A build's cells on a cluster: planned from what its workers say, each sent to one that can.
+
+One corpus is measured by one set of tools: by the ffmpeg and libvmaf that the client has, and for
+each kind of command line by encoders that make the same of three frames. Workers that differ are
+left out, or get no cells of that kind, and it is said why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import TypeVar
+
+from loso.corpus.cells import Way
+from loso.corpus.parts import Parts
+from loso.corpus.place import Kind, Looked, Place, kind_of
+from loso.corpus.plan import Cell
+from loso.corpus.worker import Errand, Survey, look_at_clip, measure_for, resource_of, survey
+from loso.errors import BadSettings, LosoError, MissingTool
+from loso.executors import Cluster, Crew, ended
+from loso.progress import Progress
+from loso.video.clips import Clip, ClipSettings
+from loso.video.ffmpeg import Ffmpeg, FfmpegSession
+from loso.video.measure import Encode, probe_libvmaf
+from loso.video.trial import TRIAL_TIMEOUT_S
+
+__all__ = ["on_cluster"]
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def on_cluster(
+    cluster: Cluster,
+    ffmpeg: Ffmpeg,
+    way: Way,
+    store: Parts,
+    *,
+    clips: Sequence[Path],
+    trials: Mapping[Kind, Encode],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Iterator[Place]:
+    """Yield the workers of a cluster as the place of a build; an error cancels what is at work.
+
+    They are asked to see `clips`, to have the client's tools, and to try `trials`. A file in the
+    folder of parts, there for as long as the build, shows whether they see that one too.
+    """
+    with NamedTemporaryFile(dir=store.folder, prefix=".", suffix=".tmp") as sign:
+        errand = Errand(
+            parts=store.folder.absolute(),
+            sign=Path(sign.name).name,
+            ffmpeg=ffmpeg.path,
+            version=ffmpeg.version,
+            configuration=ffmpeg.configuration,
+            libvmaf=_libvmaf(ffmpeg, way),
+            model_identity=way.model.identity(),
+            way=way,
+        )
+        by_skill = {_skill(kind): encode for kind, encode in trials.items()}
+        paths = tuple(path.absolute() for path in clips)
+        with cluster.crew(survey, errand, paths, by_skill) as crew:
+            yield _OnCluster(crew, errand, trials, progress, say)
+
+
+def _libvmaf(ffmpeg: Ffmpeg, way: Way) -> str:
+    with FfmpegSession(ffmpeg) as session, TemporaryDirectory(prefix="loso-") as name:
+        return probe_libvmaf(way.model, session, folder=Path(name), timeout_s=TRIAL_TIMEOUT_S)
+
+
+def _skill(kind: Kind) -> str:
+    return " ".join(kind)
+
+
+class _OnCluster(Place):
+    """Workers that see the same clips and the same folder of finished cells."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        errand: Errand,
+        trials: Mapping[Kind, Encode],
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self._crew, self._errand, self._trials = crew, errand, trials
+        self._progress, self._say = progress, say
+        self._hashes: dict[Kind, str] = {}
+
+    def look(self, paths: Sequence[Path], settings: ClipSettings) -> Looked:
+        """Hear what the workers say of themselves, then let them open the clips."""
+        mustered = self._crew.muster()
+        for answered in self.follow([mustered]):
+            if answered is None:
+                self._progress(0, 1, self.remark)
+        surveys: list[Survey] = list(mustered.result().values())
+        self._hashes = {kind: self._agreed(kind, surveys) for kind in self._trials}
+        self._tell(surveys)
+        wanted = {_skill(kind): value for kind, value in self._hashes.items()}
+
+        late: set[tuple[str, str]] = set()
+
+        def judge(report: Survey) -> frozenset[str]:
+            if not any(report is one for one in surveys):
+                for encoder, reason in sorted(self._lacks(report) - late):
+                    self._crew.tell(f"a late worker gets no {encoder} cells: {reason}")
+                late.update(self._lacks(report))
+            same = {skill for skill, value in report.hashes.items() if value == wanted[skill]}
+            return frozenset({"", *same})
+
+        self._crew.admit(judge)
+        futures = [
+            self._crew.submit(look_at_clip, self._errand, path.absolute(), settings)
+            for path in paths
+        ]
+        done = 0
+        for future in self.follow(futures):
+            if future is not None:
+                future.result()
+                done += 1
+            self._progress(done, len(futures), f"{done} of {len(futures)} clips, {self.remark}")
+        clips: list[Clip] = [future.result() for future in futures]
+        return Looked(libvmaf=self._errand.libvmaf, hashes=self._hashes, clips=clips)
+
+    def _agreed(self, kind: Kind, surveys: Sequence[Survey]) -> str:
+        """Return what most workers make of a kind's trial; refuse where none can do it."""
+        skill = _skill(kind)
+        hashes = Counter(s.hashes[skill] for s in surveys if skill in s.hashes)
+        if hashes:
+            return min(hashes, key=lambda value: (-hashes[value], value))
+        refusals = [s.refusals[skill] for s in surveys]
+        for refusal in refusals:
+            if isinstance(refusal, BadSettings):
+                raise refusal
+        raise MissingTool(
+            "no worker can encode this",
+            where=kind[0],
+            found="; ".join(dict.fromkeys(refusal.problem for refusal in refusals)),
+            fix="leave this encoder out, or start a worker that can",
+        )
+
+    def _tell(self, surveys: Sequence[Survey]) -> None:
+        """Say which encoders some workers get no cells of, and why."""
+        found: Counter[tuple[str, str]] = Counter()
+        for one in surveys:
+            found.update(self._lacks(one))
+        for (encoder, reason), count in sorted(found.items()):
+            whom = f"{count} of {len(surveys)} workers get no {encoder} cells"
+            self._say(f"warning: {whom}: {reason}")
+
+    def _lacks(self, one: Survey) -> set[tuple[str, str]]:
+        """Return the encoders that a worker gets no cells of, each with the reason."""
+        lacks: set[tuple[str, str]] = set()
+        for kind, agreed in self._hashes.items():
+            skill = _skill(kind)
+            if skill in one.refusals:
+                lacks.add((kind[0], _problem(one.refusals[skill])))
+            elif one.hashes[skill] != agreed:
+                lacks.add((kind[0], "it codes otherwise there than on most"))
+        return lacks
+
+    def measure(self, mark: str, cell: Cell) -> Future[None]:
+        """Return the future of a cell that a worker measures and keeps."""
+        kind = kind_of(cell.encode)
+        resource = resource_of(cell.encode.encoder)
+        executor = self._crew.get_executor(
+            skill=_skill(kind), units={resource: 1} if resource else {}
+        )
+        return executor.submit(
+            measure_for, self._errand, self._trials[kind], self._hashes[kind], mark, cell
+        )
+
+    def follow(self, futures: Collection[Future[_T]]) -> Iterator[Future[_T] | None]:
+        """Yield each future as it ends, and None now and then; say what there is to say."""
+        for future in ended(futures):
+            for line in self._crew.news():
+                self._say(f"warning: {line}")
+            yield future
+
+    @property
+    def remark(self) -> str:
+        """How many workers there are, or what is waited for."""
+        return self._crew.remark
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The most workers that took cells, and the most cells at a time."""
+        return self._crew.most_workers, self._crew.most_tasks
+
+
+def _problem(refusal: LosoError) -> str:
+    return refusal.problem

@@ -1,0 +1,1 @@
+"""A grid of recipes, chosen nested: inner folds choose, outer folds report."""

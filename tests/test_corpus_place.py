@@ -1,0 +1,232 @@
+import os
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from loso.corpus import place, remote, worker
+from loso.errors import BadClip, CannotRun, MissingTool
+from loso.executors import UnfitWorker
+from loso.files import sha256_of
+from loso.video.clips import ClipSettings, identity_of
+from loso.video.encoders import encoder_named
+from loso.video.ffmpeg import find_ffmpeg
+from loso.video.trial import trial_encode
+
+
+def test_where_an_encoder_is_refused_no_other_trial_is_left_at_work(monkeypatch):
+    """One that was would write into the folder while it is removed: another refusal altogether."""
+    at_work = set()
+
+    def try_encoder(encode, *_, folder, **__):
+        if encode == "refused":
+            while not at_work:
+                time.sleep(0.01)
+            raise MissingTool("does not work here", where=encode)
+        at_work.add(encode)
+        for number in range(50):
+            (folder / f"{number}").touch()
+            time.sleep(0.01)
+        at_work.remove(encode)
+
+    monkeypatch.setattr(place, "try_encoder", try_encoder)
+    monkeypatch.setattr(place, "probe_libvmaf", lambda *_, **__: "1.0")
+    way = SimpleNamespace(model="", timeout_s=1.0)
+    trials = {("a", "", ""): "refused", ("b", "", ""): "slow"}
+    with place.here(find_ffmpeg(), way, None, trials=trials, jobs=2) as here:
+        with pytest.raises(MissingTool, match="refused: does not work here"):
+            here.look([], ClipSettings())
+        assert not at_work
+
+
+# -- A worker that fails, and what it says of itself ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlayedClip:
+    path: Path
+    sha256: str
+    identity: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlayedCell:
+    clip: PlayedClip
+
+
+@dataclass
+class Sick:
+    """A worker whose trials and cells end as the test says."""
+
+    errand: SimpleNamespace
+    clip: PlayedClip
+    trials: list = field(default_factory=list)
+    work: object = None
+    """What happens in a cell."""
+
+    def measure(self):
+        trial = trial_encode(encoder_named("libx264"), preset="ultrafast")
+        worker.measure_for(self.errand, trial, "agreed", "mark", PlayedCell(self.clip))
+
+
+class PlayedErrand(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+@pytest.fixture
+def sick(monkeypatch, tmp_path):
+    path, sign = tmp_path / "clip.mkv", tmp_path / ".sign"
+    path.write_bytes(b"content")
+    os.utime(path, (1e9, 1e9))
+    sign.touch()
+    made = Sick(
+        PlayedErrand(parts=tmp_path, sign=sign.name, way=None),
+        PlayedClip(path, sha256_of(path), identity_of(path)),
+        ["agreed"],
+    )
+
+    def try_encoder(*_, **__):
+        outcome = made.trials.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(worker, "try_encoder", try_encoder)
+    monkeypatch.setattr(worker, "measure_cell", lambda *_: made.work())
+    program = find_ffmpeg()
+    monkeypatch.setattr(worker, "_own_ffmpeg", lambda _: program)
+    return made
+
+
+def raising(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("failure", [CannotRun("ffmpeg failed"), OSError(28, "disk is full")])
+@pytest.mark.parametrize(
+    ("again", "reason"),
+    [
+        (
+            MissingTool("does not work here (no device)", where="libx264"),
+            r"can code no libx264 any longer \(libx264: does not work here \(no device\)\)",
+        ),
+        (OSError(28, "disk is full"), r"can code no libx264 any longer \(.*disk is full\)"),
+        ("other", "libx264 codes otherwise here than where it was planned"),
+    ],
+)
+def test_a_worker_whose_trial_fails_after_a_cell_is_unfit(sick, failure, again, reason):
+    sick.trials.append(again)
+    sick.work = raising(failure)
+    with pytest.raises(UnfitWorker, match=reason):
+        sick.measure()
+
+
+def test_a_worker_without_room_for_a_folder_is_unfit(sick, monkeypatch, tmp_path):
+    sick.trials.append("agreed")
+
+    def lose_the_disk():
+        monkeypatch.setattr(worker, "scratch_here", lambda: tmp_path / "gone")
+        raise CannotRun("ffmpeg failed")
+
+    sick.work = lose_the_disk
+    with pytest.raises(UnfitWorker, match=r"can code no libx264 any longer .*No such file"):
+        sick.measure()
+
+
+def test_a_cell_that_fails_on_a_worker_in_order_has_failed(sick):
+    sick.trials.append("agreed")
+    sick.work = raising(CannotRun("ffmpeg failed"))
+    with pytest.raises(CannotRun, match="ffmpeg failed"):
+        sick.measure()
+    assert sick.trials == []
+
+
+def test_a_worker_that_can_no_longer_try_an_encoder_fails_no_cell(sick):
+    sick.trials = [MissingTool("does not work here", where="libx264")]
+    with pytest.raises(UnfitWorker, match="can code no libx264 any longer"):
+        sick.measure()
+
+
+def changed(*_):
+    raise BadClip("changed while it was measured", where="clip.mkv")
+
+
+def test_a_worker_that_loses_sight_of_a_clip_in_mid_cell_is_unfit(sick):
+    def drop():
+        sick.clip.path.unlink()
+        changed()
+
+    sick.work = drop
+    with pytest.raises(UnfitWorker, match=r"does not see a clip, found nothing at .*clip\.mkv"):
+        sick.measure()
+
+
+def test_a_worker_that_sees_another_file_in_mid_cell_is_unfit(sick):
+    def swap():
+        sick.clip.path.write_bytes(b"another one")
+        os.utime(sick.clip.path, (1e9 + 1, 1e9 + 1))
+        changed()
+
+    sick.work = swap
+    with pytest.raises(UnfitWorker, match=r"sees another file than the clip, found .*clip\.mkv"):
+        sick.measure()
+
+
+def test_a_clip_that_was_written_to_in_mid_cell_ends_the_build(sick):
+    def write():
+        sick.clip.path.write_bytes(b"written to")
+        os.utime(sick.clip.path, (time.time() + 1, time.time() + 1))
+        changed()
+
+    sick.work = write
+    with pytest.raises(BadClip, match="is not the file that was looked at before"):
+        sick.measure()
+
+
+def test_a_clip_that_was_touched_in_mid_cell_ends_the_build(sick):
+    def touch():
+        sick.clip.path.touch()
+        changed()
+
+    sick.work = touch
+    with pytest.raises(BadClip, match="changed while it was measured"):
+        sick.measure()
+
+
+def test_a_worker_whose_file_is_another_than_the_clip_is_unfit(sick):
+    sick.clip.path.write_bytes(b"another one")
+    os.utime(sick.clip.path, (1e9, 1e9))
+    with pytest.raises(UnfitWorker, match="sees another file than the clip"):
+        sick.measure()
+
+
+def test_of_late_workers_it_is_said_once_which_encoders_they_lack():
+    kinds = {(name, "", ""): None for name in ("libx264", "libx265")}
+    skills = [" ".join(kind) for kind in kinds]
+    able = worker.Survey(dict.fromkeys(skills, "agreed"), {})
+    lacks = {skills[1]: MissingTool("was built without it", where="libx265")}
+    told, judges = [], []
+    mustered = Future()
+    mustered.set_result({"a": able})
+    crew = SimpleNamespace(
+        muster=lambda: mustered, admit=judges.append, news=list, remark="", tell=told.append
+    )
+    errand = SimpleNamespace(libvmaf="1")
+    far = remote._OnCluster(crew, errand, kinds, lambda *_: None, told.append)
+    far.look([], ClipSettings())
+    (judge,) = judges
+    assert judge(able) == {"", *skills}
+    assert told == []
+    for _ in range(2):
+        late = worker.Survey({skills[0]: "other"}, lacks)
+        assert judge(late) == {""}
+    assert told == [
+        "a late worker gets no libx264 cells: it codes otherwise there than on most",
+        "a late worker gets no libx265 cells: was built without it",
+    ]
