@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from loso.errors import BadClip, BadSettings
-from loso.video.clips import _RAW_STREAMS, ClipSettings, open_clip
+from loso.video.clips import _RAW_STREAMS, ClipSettings, _sha256, open_clip
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
 
 SIZE, FRAMES = "64x48", 6
@@ -258,7 +258,7 @@ def test_what_is_no_video_is_refused(make, look, tmp_path, session):
     deep = make("deep.mkv", "format=yuv420p12le")
     for path, reason in {
         tmp_path / "nothing.mp4": "no such file",
-        tmp_path: "no such file",
+        tmp_path: "not a regular file, found a folder",
         sound: "has no video stream",
         text: "cannot be decoded as video ([in#0] moov atom not found)",
         deep: "comes in a pixel format that is not scored, expected 8 or 10 bit, 4:2:0 to 4:4:4, "
@@ -326,6 +326,14 @@ def test_damage_is_remarked(make, look):
     path.write_bytes(content)
     (remark,) = look(path, fps=Fraction(25)).remarks
     assert remark.startswith("while decoding ffmpeg said: [h264]")
+
+
+def test_what_became_a_device_meanwhile_is_not_hashed(tmp_path):
+    endless = tmp_path / "endless.mkv"
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(BadClip) as refusal:
+        _sha256(endless, 0.5)
+    assert str(refusal.value) == f"{endless}: cannot be read (neither a file nor a folder)"
 
 
 def test_a_clip_that_was_replaced_is_told_from_the_one_that_was_read(make, look):

@@ -49,6 +49,8 @@ def test_the_order_is_option_then_variable_then_the_bundled_one(fake, monkeypatc
     assert (option.version, option.has_loopback) == ("7.1", True)
     assert (variable.version, variable.has_loopback) == ("6.1", False)
     assert "imageio_ffmpeg" in bundled.path
+    origins = [found.origin for found in (option, variable, bundled)]
+    assert origins == ["--ffmpeg", "LOSO_FFMPEG", "imageio-ffmpeg"]
     assert option.encoders == {"libx264", "libvvenc"}
     assert {"libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9"} <= bundled.encoders
 
@@ -58,7 +60,7 @@ def test_the_path_comes_last(fake, monkeypatch, tmp_path):
     monkeypatch.setattr("loso.video.ffmpeg._bundled", lambda: None)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program = fake(version="8.0")
-    assert find_ffmpeg().path == program
+    assert (find_ffmpeg().path, find_ffmpeg().origin) == (program, "PATH")
     monkeypatch.setattr("loso.video.ffmpeg._bundled", lambda: fake("bundled", filters=""))
     assert find_ffmpeg().path == program
 
@@ -82,6 +84,9 @@ def test_what_is_asked_for_by_name_must_serve(fake, tmp_path):
         find_ffmpeg(str(other))
     other.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(MissingTool, match=r"does not run \(exit code 3\)"):
+        find_ffmpeg(str(other))
+    other.write_text("#!/bin/sh\necho 'libx264.so.164: not found' >&2\necho more >&2\nexit 127\n")
+    with pytest.raises(MissingTool, match=r"\(exit code 127: libx264.so.164: not found\)"):
         find_ffmpeg(str(other))
 
 
@@ -202,6 +207,15 @@ def test_a_program_that_hangs_is_stopped(session_of, tmp_path):
     with session_of("exec sleep 60") as session, pytest.raises(CannotRun) as failure:
         session.run(["x"], folder=tmp_path, timeout_s=0.2)
     assert str(failure.value) == "ffmpeg was stopped after 0.2 s"
+
+
+def test_what_a_script_leaves_behind_ends_with_the_session(session_of, tmp_path):
+    with session_of("sleep 60 & echo $! > pid; wait") as session:
+        with pytest.raises(CannotRun):
+            session.run(["x"], folder=tmp_path, timeout_s=0.5)
+        pid = int((tmp_path / "pid").read_text())
+        assert _runs(pid)
+    _wait_for(lambda: None if _runs(pid) else True)
 
 
 def test_a_program_that_vanished_is_said(session_of, tmp_path):

@@ -7,8 +7,10 @@ and re-timed at their average rate.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,10 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from loso.errors import BadClip, BadSettings, CannotRun
-from loso.files import sha256_of
+from loso.files import open_regular
+from loso.video.allowed import guard, refuse_no_file, refuse_playlist
 from loso.video.ffmpeg import FfmpegSession, reason_of
+from loso.video.seen import Seen, Watch
 
-__all__ = ["Clip", "ClipSettings", "open_clip"]
+__all__ = ["Clip", "ClipSettings", "identity_of", "open_clip"]
 
 _RGB: Final = ("rgb24", "bgr24", "rgb0", "bgr0", "rgba", "bgra", "gbrp", "gbrap", "pal8")
 _REFERENCE_FORMATS: Final[Mapping[str, str]] = {
@@ -43,8 +47,7 @@ _RAW_STREAMS: Final = re.compile(
 )
 """Demuxers of streams outside a container: no timestamps, and ffmpeg invents a rate."""
 
-_LISTS: Final = frozenset({"avisynth", "concat", "dash", "hls", "image2", "imf", "vapoursynth"})
-"""Demuxers of what can name other files: the hash of a list does not change with what it names."""
+_BLOCK: Final = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,7 @@ class Clip:
 
     def unchanged(self) -> bool:
         """Whether the file at `path` is still the one that was decoded and hashed."""
-        return _identity(self.path) == self.identity
+        return identity_of(self.path) == self.identity
 
     @property
     def timing(self) -> tuple[str, ...]:
@@ -122,57 +125,70 @@ def open_clip(
 
     BadClip where it is missing, no video or a list of files, has too few frames, changes its size
     or colour tags, comes in a pixel format that cannot be scored, or changed while it was read.
+    What could lead elsewhere is refused before ffmpeg opens it.
     """
-    if not path.is_file():
-        raise BadClip("no such file", where=str(path))
-    identity = _identity(path)
+    refuse_no_file(path)
+    identity = identity_of(path)
 
-    def run(*arguments: str) -> str:
+    watch = Watch()
+
+    def run(*arguments: str, listen: Callable[[str], bool] = watch) -> str:
         try:
-            return session.run(arguments, folder=Path(), timeout_s=timeout_s, verbose=True)
+            return session.run(
+                arguments,
+                folder=Path(),
+                timeout_s=timeout_s,
+                verbose=True,
+                listen=listen,
+                again=watch.forget,
+            )
         except CannotRun as failure:
             problem = f"cannot be decoded as video ({failure.problem})"
             raise BadClip(problem, where=str(path)) from None
 
-    opening, given_fps = _opening(path, settings, run)
+    opening, given_fps = _opening(path, settings, session, run)
     start = _skipped(settings.start_s, given_fps)
     end = () if settings.frames is None else (f"trim=end_frame={settings.frames}",)
     look = ",".join((*start, *end, "showinfo=checksum=0"))
-    log = run(*opening, "-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
-    frames = _FRAME.findall(log)
-    if len(frames) < (settings.frames or 1):
+    to_nowhere = ("-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
+    log = run(*guard(session), *opening, *to_nowhere)
+    seen = watch.seen()
+    if seen.frames < (settings.frames or 1):
         raise BadClip(
             "too few frames",
             where=str(path),
             expected=f"{settings.frames or 1} from {settings.start_s:g} s on",
-            found=f"{len(frames)}",
+            found=f"{seen.frames}",
             fix="ask for fewer with --frames, or start earlier with --start",
         )
-    seen = _read(log, frames, path)
+    decoded = _one_shape(seen, path)
+    size, decoded_format = decoded.split(" ")
+    decoded_width, decoded_height = map(int, size.split("x"))
     fps = given_fps or seen.average_fps
     if not fps:
         raise BadClip("carries no frame rate", where=str(path), fix="put it into a container")
-    width, height = settings.scale or (seen.width // 2 * 2, seen.height // 2 * 2)
-    cropped = settings.scale is None and (width, height) != (seen.width, seen.height)
-    pixel_format = _REFERENCE_FORMATS[seen.pixel_format]
-    compressed = seen.full_range and seen.pixel_format not in _RGB
-    converted = seen.pixel_format.replace("yuvj", "yuv") != pixel_format
+    width, height = settings.scale or (decoded_width // 2 * 2, decoded_height // 2 * 2)
+    cropped = settings.scale is None and (width, height) != (decoded_width, decoded_height)
+    pixel_format = _REFERENCE_FORMATS[decoded_format]
+    compressed = seen.full_range and decoded_format not in _RGB
+    converted = decoded_format.replace("yuvj", "yuv") != pixel_format
+    complaint = reason_of(log)
     re_timed = not given_fps and not seen.has_constant_rate
     average = f"{float(fps):.6g}"
     clip = Clip(
         src=path.stem,
         path=path,
-        sha256=sha256_of(path),
-        frames=len(frames),
+        sha256=_sha256(path, timeout_s),
+        frames=seen.frames,
         fps=fps,
         width=width,
         height=height,
         pixel_format=pixel_format,
-        decoded=f"{seen.width}x{seen.height} {seen.pixel_format}",
+        decoded=decoded,
         input=opening,
         filters=(
             *start,
-            f"trim=end_frame={len(frames)}",
+            f"trim=end_frame={seen.frames}",
             *([f"crop={width}:{height}:0:0"] if cropped else []),
             f"scale={width}:{height}:flags=bicubic:out_range=tv",
             f"format={pixel_format}",
@@ -180,12 +196,12 @@ def open_clip(
         remarks=tuple(
             remark
             for applies, remark in (
-                (cropped, f"odd size {seen.width}x{seen.height} cropped to {width}x{height}"),
+                (cropped, f"odd size {size} cropped to {width}x{height}"),
                 (compressed, "full range converted to limited range"),
-                (converted, f"{seen.pixel_format} converted to {pixel_format}"),
+                (converted, f"{decoded_format} converted to {pixel_format}"),
                 (seen.rotated, "turned upright as its display matrix says"),
                 (re_timed, f"variable frame rate re-timed at its average, {average} a second"),
-                (seen.complaint, f"while decoding ffmpeg said: {seen.complaint}"),
+                (complaint, f"while decoding ffmpeg said: {complaint}"),
             )
             if applies
         ),
@@ -196,7 +212,26 @@ def open_clip(
     return clip
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _sha256(path: Path, timeout_s: float) -> str:
+    """Return the sha256 of a clip; BadClip where it has no end within the time."""
+    end = time.monotonic() + timeout_s
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                if time.monotonic() > end:
+                    raise BadClip(
+                        f"not read to its end in {timeout_s:g} s",
+                        where=str(path),
+                        fix="cut it, or give it more time with --timeout",
+                    )
+    except OSError as error:
+        raise BadClip(f"cannot be read ({error.strerror})", where=str(path)) from None
+    return digest.hexdigest()
+
+
+def identity_of(path: Path) -> tuple[int, ...]:
     """Return what differs once a file was written to or replaced, nothing where it is gone."""
     try:
         status = path.stat()
@@ -206,20 +241,22 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def _opening(
-    path: Path, settings: ClipSettings, run: Callable[..., str]
+    path: Path, settings: ClipSettings, session: FfmpegSession, run: Callable[..., str]
 ) -> tuple[tuple[str, ...], Fraction | None]:
     """Return how ffmpeg opens a clip, and its rate where the clip itself carries none."""
     name = ("-protocol_whitelist", "file", "-i", f"file:{path.absolute()}")
     if path.suffix.lower() == ".yuv":
         fps = _given_fps(path, settings)
         return (*_raw_video(path, settings), "-framerate", str(fps), *name), fps
-    header = run(*name, "-map", "0:V:0?", "-t", "0", "-f", "null", "-")
-    opened = re.search(r"Input #0, (\S+), from", header)
+    to_nowhere = ("-map", "0:V:0?", "-t", "0", "-f", "null", "-")
+    try:
+        header = run(*guard(session), *name, *to_nowhere)
+    except BadClip as refusal:
+        refuse_playlist(refusal, name, run)
+        raise
+    opened = re.search(r"^\[info\] Input #0, (\S+), from ", header, re.MULTILINE)
     demuxer = opened[1] if opened else ""
-    if demuxer in _LISTS:
-        problem = f"is read as {demuxer}, which can name other files"
-        raise BadClip(problem, where=str(path), fix="join them into one first")
-    if "Video:" not in header:
+    if not re.search(r"^\[info\] +Stream #0:\d+.*: Video: ", header, re.MULTILINE):
         raise BadClip("has no video stream", where=str(path))
     if _RAW_STREAMS.fullmatch(demuxer):
         return name, _given_fps(path, settings)
@@ -278,52 +315,19 @@ def _raw_video(path: Path, settings: ClipSettings) -> tuple[str, ...]:
     return ("-f", "rawvideo", *pixel_format, "-video_size", f"{width}x{height}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What decoding a clip showed."""
-
-    width: int
-    height: int
-    pixel_format: str
-    full_range: bool
-    rotated: bool
-    times: tuple[Fraction, ...]
-    """Of each frame, in seconds."""
-    nominal_fps: Fraction
-    """What ffmpeg makes of the container's words, 0 where it makes nothing."""
-    complaint: str
-
-    @property
-    def has_constant_rate(self) -> bool:
-        """Whether each frame stands within half a frame of where the nominal rate puts it."""
-        return self.nominal_fps > 0 and all(
-            abs((time - self.times[0]) * self.nominal_fps - index) <= Fraction(1, 2)
-            for index, time in enumerate(self.times)
-        )
-
-    @property
-    def average_fps(self) -> Fraction:
-        """Frames a second, 0 where the clip's timestamps give none."""
-        if self.has_constant_rate:
-            return self.nominal_fps
-        span = self.times[-1] - self.times[0]
-        return ((len(self.times) - 1) / span).limit_denominator(1001) if span > 0 else Fraction(0)
-
-
-_FRAME: Final = re.compile(r"showinfo.* n: *\d+ pts: *(\S+) .* fmt:(\S+) .* s:(\d+x\d+) ")
-
-
-def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
-    """Return what the filter showinfo and ffmpeg's messages tell about a clip."""
-    shapes = sorted({f"{size} {pixel_format}" for _, pixel_format, size in frames})
-    if len(shapes) > 1:
+def _one_shape(seen: Seen, path: Path) -> str:
+    """Return the size and pixel format that all frames have; BadClip where they change."""
+    if len(seen.shapes) > 1:
         raise BadClip(
-            "changes its size or format", where=str(path), found=", ".join(shapes), fix="cut it up"
+            "changes its size or format",
+            where=str(path),
+            found=", ".join(seen.shapes),
+            fix="cut it up",
         )
-    if log.count("[info] config in time_base: ") > 1:
+    if seen.restarts:
         # ffmpeg builds its filters anew, and they count frames from 0 again.
         raise BadClip("changes its colour tags or its rotation", where=str(path), fix="cut it up")
-    size, pixel_format = shapes[0].split(" ")
+    pixel_format = seen.shapes[0].partition(" ")[2]
     if pixel_format not in _REFERENCE_FORMATS:
         raise BadClip(
             "comes in a pixel format that is not scored",
@@ -332,16 +336,4 @@ def _read(log: str, frames: list[tuple[str, str, str]], path: Path) -> _Seen:
             found=pixel_format,
             fix="convert it first, ffmpeg -i ... -pix_fmt yuv420p10le",
         )
-    timing = re.search(r"config in time_base: (\S+), frame_rate: (\d+)/(\d+)", log)
-    tick, rate, per = timing.groups() if timing else ("0", "0", "1")
-    width, height = size.split("x")
-    return _Seen(
-        width=int(width),
-        height=int(height),
-        pixel_format=pixel_format,
-        full_range="color_range:pc" in log or pixel_format.startswith("yuvj"),
-        rotated=re.search(r"[Mm]atrix: rotation of (?!-?0\.00)", log) is not None,
-        times=tuple(int(pts) * Fraction(tick) for pts, _, _ in frames if pts != "NOPTS"),
-        nominal_fps=Fraction(int(rate), int(per)) if int(per) else Fraction(0),
-        complaint=reason_of(log),
-    )
+    return seen.shapes[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from loso.errors import BadSettings
+from loso.spelling import did_you_mean
 
-__all__ = ["ENCODERS", "Encoder", "Rate", "closest", "encoder_named", "preset_rank"]
+__all__ = ["ENCODERS", "Encoder", "Rate", "encoder_named", "preset_rank"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Encoder:
                 where=self.name,
                 expected=f"one of {' '.join(self.presets)}",
                 found=repr(preset),
-                fix=closest(preset, self.presets) or f"give --preset {self.name}=PRESET",
+                fix=did_you_mean(preset, self.presets) or f"give --preset {self.name}=PRESET",
             )
         low, high = self.quality_range
         if rate.control == "quality" and not (
@@ -316,12 +316,6 @@ ENCODERS: Final = {encoder.name: encoder for encoder in (*_software(), *_hardwar
 """Every encoder loso can drive, in the order in which corpora list them."""
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean X?` for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, tuple(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""
-
-
 def encoder_named(name: str) -> Encoder:
     """Return an encoder; BadSettings for a name outside ENCODERS."""
     try:
@@ -331,7 +325,7 @@ def encoder_named(name: str) -> Encoder:
             "no such encoder",
             expected=f"one of {' '.join(ENCODERS)}",
             found=repr(name),
-            fix=closest(name, ENCODERS),
+            fix=did_you_mean(name, ENCODERS),
         ) from None
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from loso.errors import CannotRun, MissingTool
+from loso.video.said import Said
 
-__all__ = ["Ffmpeg", "FfmpegSession", "find_ffmpeg", "reason_of"]
+__all__ = ["Ffmpeg", "FfmpegSession", "ask", "demuxers_of", "find_ffmpeg", "reason_of"]
 
 _OLDEST_LIBAVCODEC: Final = 59
 """Of ffmpeg 5: the first whose libvmaf carries its models (of 5.1: that knows -fps_mode)."""
@@ -31,6 +36,8 @@ class Ffmpeg:
     """One ffmpeg program."""
 
     path: str
+    origin: str
+    """Where it was found: --ffmpeg, LOSO_FFMPEG, imageio-ffmpeg or PATH."""
     version: str
     configuration: str
     has_loopback: bool
@@ -47,7 +54,7 @@ def find_ffmpeg(explicit: str = "") -> Ffmpeg:
     for path, origin in ((explicit, "--ffmpeg"), (os.environ.get("LOSO_FFMPEG"), "LOSO_FFMPEG")):
         if path:
             try:
-                return _inspect(path)
+                return _inspect(path, origin)
             except MissingTool as unfit:
                 raise MissingTool(
                     f"this ffmpeg {unfit}", where=f"{origin} {path}", fix="give one with libvmaf"
@@ -56,7 +63,7 @@ def find_ffmpeg(explicit: str = "") -> Ffmpeg:
     for path, origin in ((_bundled(), "imageio-ffmpeg"), (shutil.which("ffmpeg"), "PATH")):
         try:
             if path:
-                return _inspect(path)
+                return _inspect(path, origin)
             reasons.append(f"the one of {origin} is not there")
         except MissingTool as unfit:
             reasons.append(f"the one of {origin} {unfit}")
@@ -76,13 +83,13 @@ def _bundled() -> str | None:
         return None
 
 
-def _inspect(path: str) -> Ffmpeg:
+def _inspect(path: str, origin: str) -> Ffmpeg:
     """Return what `path` is; MissingTool says what is wrong with it, as the end of a sentence."""
     program = shutil.which(path)
     if program is None:
         raise MissingTool("is not an executable file")
     about, filters, encoders = (
-        _ask(program, f"-{of}") for of in ("version", "filters", "encoders")
+        ask(program, "-hide_banner", f"-{of}") for of in ("version", "filters", "encoders")
     )
     version = re.search(r"^ffmpeg version (\S+)", about, re.MULTILINE)
     codec = re.search(r"^libavcodec\s+(\d+)", about, re.MULTILINE)
@@ -95,6 +102,7 @@ def _inspect(path: str) -> Ffmpeg:
     configuration = re.search(r"^configuration: (.*)", about, re.MULTILINE)
     return Ffmpeg(
         path=str(Path(program).absolute()),
+        origin=origin,
         version=version[1],
         configuration=configuration[1] if configuration else "",
         has_loopback=int(codec[1]) >= _LOOPBACK_LIBAVCODEC,
@@ -102,21 +110,53 @@ def _inspect(path: str) -> Ffmpeg:
     )
 
 
-def _ask(program: str, question: str) -> str:
+def ask(program: str, *arguments: str, timeout_s: float = 60) -> str:
+    """Return what a program that ends by itself prints; MissingTool says how it does not run.
+
+    The sentence lacks its subject: the caller knows what the program is there for. Where a signal
+    killed it, as systems short of memory send one, it is asked once more.
+    """
     try:
-        return subprocess.run(
-            [program, "-hide_banner", question],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=True,
-            timeout=60,
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        raise MissingTool(f"does not run (exit code {error.returncode})") from None
+        code, told, said = _answer([program, *arguments], timeout_s)
+        if code < 0:
+            code, told, said = _answer([program, *arguments], timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingTool(f"does not run ({error})") from None
+    if code:
+        first = f"{said}\n{told}".strip().partition("\n")[0]
+        reason = f"exit code {code}" + (f": {first}" if first else "")
+        raise MissingTool(f"does not run ({reason})")
+    return told
+
+
+def _answer(command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
+    """Return the code that a program ends with, and what it wrote to stdout and to stderr."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        process_group=0,
+    ) as child:
+        try:
+            told, said = child.communicate(timeout=timeout_s)
+        except BaseException:
+            # The whole group: what a script has started holds the pipes, too.
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        return child.returncode, told, said
+
+
+@lru_cache
+def demuxers_of(ffmpeg: Ffmpeg) -> tuple[str, ...]:
+    """Return the names of all that `ffmpeg` can read, those of one reader apart from each other."""
+    listed = ask(ffmpeg.path, "-hide_banner", "-demuxers")
+    names = re.findall(r"^ D[ E.][ d.]? *(\S+)", listed.partition("--\n")[2], re.MULTILINE)
+    if not names:
+        raise MissingTool("does not list its demuxers as ffmpeg does", where=ffmpeg.path)
+    return tuple(name for several in names for name in several.split(","))
 
 
 _GUARD: Final = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
@@ -127,7 +167,8 @@ class FfmpegSession:
 
     A guard process leads the group and waits on a pipe. When the session is left, or this process
     dies (kill -9 included), the pipe closes and the guard kills the group. Unlike a parent-death
-    signal, this is safe with threads and not tied to Linux.
+    signal, this is safe with threads and not tied to Linux. All calls share the group: one that
+    takes too long is killed by itself, and what a script has started ends with the session alone.
     """
 
     def __init__(self, ffmpeg: Ffmpeg) -> None:
@@ -174,25 +215,59 @@ class FfmpegSession:
         self._guard.wait()
 
     def run(
-        self, arguments: Sequence[str], *, folder: Path, timeout_s: float, verbose: bool = False
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        timeout_s: float,
+        verbose: bool = False,
+        listen: Callable[[str], bool] = lambda _: False,
+        again: Callable[[], object] | None = None,
     ) -> str:
-        """Return what ffmpeg wrote to stderr; CannotRun with its own reason if it failed."""
+        """Return what ffmpeg wrote to stderr; CannotRun with its own reason if it failed.
+
+        `listen` hears each line as it comes, and those it returns true for are not kept. Of others
+        beyond a megabyte or two, the start and the end are. With `again`, ffmpeg is started once
+        more where a signal killed it, as systems short of memory send one: it is called before.
+        """
+        end = time.monotonic() + timeout_s
+        code, stderr = self._run(arguments, folder, timeout_s, verbose=verbose, listen=listen)
+        if code < 0 and again is not None and not self._stopped:
+            again()
+            left = max(end - time.monotonic(), 0.0)
+            code, stderr = self._run(arguments, folder, left, verbose=verbose, listen=listen)
+        if code < 0:
+            raise CannotRun(f"ffmpeg was killed by signal {-code}")
+        if code:
+            raise CannotRun(reason_of(stderr) or f"ffmpeg ended with code {code}")
+        return stderr
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        timeout_s: float,
+        *,
+        verbose: bool,
+        listen: Callable[[str], bool],
+    ) -> tuple[int, str]:
+        """Return the code that ffmpeg ended with, and what it wrote to stderr."""
         level = "level+info" if verbose else "level+error"
         options = ["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", level]
         child = self._start([self.ffmpeg.path, *options, *arguments], folder)
+        said = Said(listen)
         with child:
             try:
-                _, stderr = child.communicate(timeout=timeout_s)
+                _hear(child, said, timeout_s)
             except subprocess.TimeoutExpired:
                 child.kill()
                 raise CannotRun(f"ffmpeg was stopped after {timeout_s:g} s") from None
-        if child.returncode < 0:
-            raise CannotRun(f"ffmpeg was killed by signal {-child.returncode}")
-        if child.returncode:
-            raise CannotRun(reason_of(stderr) or f"ffmpeg ended with code {child.returncode}")
-        return stderr
+            except BaseException:
+                child.kill()
+                raise
+        return child.returncode, said.text()
 
-    def _start(self, command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    def _start(self, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
         # Under a lock: a child that joined the group after it was killed would be left behind.
         with self._starting:
             if self._stopped:
@@ -204,14 +279,33 @@ class FfmpegSession:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                    errors="replace",
+                    bufsize=0,
                     process_group=self._guard.pid,
                     env=os.environ | {"SVT_LOG": "1", "AV_LOG_FORCE_NOCOLOR": "1"},
                 )
             except OSError as error:
                 raise CannotRun(f"ffmpeg did not start ({error.strerror})") from None
 
+
+def _hear(child: subprocess.Popen[bytes], said: Said, timeout_s: float) -> None:
+    """Hear a child out until it ends; TimeoutExpired where that takes longer."""
+    end = time.monotonic() + timeout_s
+    pipe = child.stderr.fileno() if child.stderr else -1
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while (left := end - time.monotonic()) > 0:
+            if selector.select(min(left, _GLANCE_S)):
+                chunk = os.read(pipe, 2**16)
+                if not chunk:
+                    break
+                said.hear(chunk)
+            elif child.poll() is not None:
+                break  # another process holds the pipe, such as one that a script left behind
+    child.wait(max(left, 0.0))
+
+
+_GLANCE_S: Final = 0.5
+"""How often to look whether a child that says nothing is still there."""
 
 _CONSEQUENCES: Final = re.compile(
     r"Error (applying|initializing|opening|parsing|processing|reinitializing|selecting|sending"

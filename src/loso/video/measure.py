@@ -13,19 +13,21 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from loso.errors import BadSettings, CannotRun, MissingTool
+from loso.errors import BadSettings, CannotRun
 from loso.files import sha256_of
 from loso.schema import CANONICAL_6
+from loso.video.allowed import guard
 from loso.video.clips import Clip
 from loso.video.encoders import Encoder, Rate
 from loso.video.ffmpeg import FfmpegSession
 from loso.video.logged import logged_names
 
 __all__ = [
+    "CODED",
     "Encode",
     "Measurement",
     "VmafModel",
@@ -35,14 +37,17 @@ __all__ = [
     "probe_libvmaf",
     "read_scores",
     "resize_filter",
-    "try_encoder",
 ]
 
 _STREAM_FORMATS: Final = {"h264": "h264", "hevc": "hevc", "av1": "obu", "vvc": "vvc", "vp9": "ivf"}
 """Muxers that keep headers inside the packets, as the null muxer does: the same bytes are coded."""
 
-_CODED, _PACKETS, _SCORES, _TRIAL = "coded.bin", "packets.txt", "scores.json", "trial.txt"
+CODED, _PACKETS, _SCORES = "coded.bin", "packets.txt", "scores.json"
 """Names in a cell's own folder, free of anything a filter string would have to escape."""
+
+_LISTED: Final = ("-stats_enc_post", _PACKETS, "-stats_enc_post_fmt", "f_size={size}")
+"""Lists packets of one encoder: to -vstats_file all of a process write, and now and then into each
+other's lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +120,11 @@ class Measurement:
 
 
 def commands(
-    clip: Clip, encode: Encode, model: VmafModel, *, two_step: bool
+    clip: Clip, encode: Encode, model: VmafModel, *, two_step: bool, container: str = ""
 ) -> tuple[tuple[str, ...], ...]:
     """Return ffmpeg's argument lists that code and score a clip, one or two of them.
+
+    Of two, the first leaves the coded clip in a file, bare unless there is a `container`.
 
     libvmaf takes the distorted picture first. Both sides are re-timed by frame number, so that a
     frame meets its own reference whatever timestamps coding left.
@@ -142,15 +149,18 @@ def commands(
         preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
     )
     as_they_come = ("-fps_mode", "passthrough")
-    coder = ("-map", "[coder]", *arguments, *as_they_come, "-vstats_file", _PACKETS)
+    coder = ("-map", "[coder]", *arguments, *as_they_come)
     nowhere = ("-f", "null", "-")
     if two_step:
-        stream = _STREAM_FORMATS[encoder.codec]
+        stream = container or _STREAM_FORMATS[encoder.codec]
         one = f"{reference},{to_coder}[coder]"
         two = f"{reference}[reference];[1:V:0]{back}[distorted];{vmaf}"
-        coded = ("-f", stream, "-i", _CODED)
+        coded = ("-f", stream, "-i", CODED)
         return (
-            (*device, *opening, "-filter_complex", one, *coder, "-f", stream, _CODED),
+            (
+                *(*device, *opening, "-filter_complex", one, *coder, "-vstats_file", _PACKETS),
+                *("-f", stream, CODED),
+            ),
             (*opening, *threads, *coded, "-filter_complex", two, "-map", "[scored]", *nowhere),
         )
     # The reference passes through an encoder and a decoder that hand on frames as they are: the
@@ -161,7 +171,8 @@ def commands(
     decoders = (*threads, "-dec", "0:0", *threads, "-dec", "1:0")
     return (
         (
-            *(*device, *opening, "-filter_complex", one, *coder, *nowhere, *hand_on, *nowhere),
+            *(*device, *opening, "-filter_complex", one, *coder, *_LISTED, *nowhere),
+            *(*hand_on, *nowhere),
             *(*decoders, "-filter_complex", two, "-map", "[scored]", *nowhere),
         ),
     )
@@ -199,18 +210,22 @@ def measure(
     folder: Path,
     timeout_s: float,
     two_step: bool,
+    container: str = "",
 ) -> Measurement:
     """Return one encode's scores by frame, with `folder` (empty, existing) for ffmpeg's logs.
+
+    In two steps the coded clip stays there as `CODED`.
 
     CannotRun where ffmpeg fails, and where the reference, the packets and the scores do not count
     the same frames: then some score would compare two different moments.
     """
     model.install(folder)
-    lines = commands(clip, encode, model, two_step=two_step)
+    lines = commands(clip, encode, model, two_step=two_step, container=container)
+    only = guard(session)  # before the first input, the clip; no part of what a cell is known by
     started = time.monotonic()
     for line in lines:
         left = timeout_s - (time.monotonic() - started)
-        session.run(line, folder=folder, timeout_s=max(left, 0.0))
+        session.run((*only, *line), folder=folder, timeout_s=max(left, 0.0))
     seconds = time.monotonic() - started
     packets = _read_packets(folder / _PACKETS)
     version, scores = read_scores(folder / _SCORES)
@@ -230,9 +245,15 @@ def measure(
 
 def _read_packets(path: Path) -> tuple[int, ...]:
     # Newer ffmpeg lists every output's frames here; the coded one is output 0.
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    coded = [line for line in lines if not re.match(r"out= *[1-9]", line)]
-    return tuple(int(size) for line in coded for size in re.findall(r"f_size= *(\d+)", line))
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    coded = [line for line in text.splitlines() if not re.match(r"out= *[1-9]", line)]
+    return tuple(int(size) for line in coded for size in re.findall(r"f_size= *(\d{1,18})", line))
+
+
+_UNREADABLE: Final = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+"""What reading JSON of any shape as a log of libvmaf may raise."""
 
 
 def read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
@@ -245,7 +266,7 @@ def read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
         for name in ("vmaf", *CANONICAL_6):
             columns[name] = tuple(float(frame[names[name]]) for frame in frames)
         version = str(log["version"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CannotRun(f"libvmaf's log is not whole ({error!r})") from None
     for name, values in columns.items():
         if not all(map(math.isfinite, values)):
@@ -265,6 +286,7 @@ def probe_libvmaf(
             (*source, "-frames:v", "1", "-filter_complex", graph, "-f", "null", "-"),
             folder=folder,
             timeout_s=timeout_s,
+            again=lambda: None,
         )
     except CannotRun as failure:
         raise BadSettings(
@@ -273,60 +295,3 @@ def probe_libvmaf(
             found=str(model),
         ) from None
     return read_scores(folder / _SCORES)[0]
-
-
-def try_encoder(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:
-    """Return the hash of three small frames coded as `encode` says; MissingTool if that fails.
-
-    BadSettings where it fails for the extra arguments alone, and where they are ignored: a corpus
-    would claim a setting that was never in force.
-    """
-    name, program = encode.encoder.name, session.ffmpeg
-    if name not in program.encoders:
-        raise MissingTool(
-            f"this ffmpeg (version {program.version}) was built without it",
-            where=name,
-            fix="leave this encoder out, or give another --ffmpeg",
-        )
-    try:
-        log = _trial(encode, session, folder=folder, timeout_s=timeout_s)
-    except CannotRun as failure:
-        reason = failure.problem
-        if not encode.extra:
-            raise MissingTool(
-                f"does not work here ({reason})",
-                where=name,
-                fix="leave this encoder out",
-            ) from None
-        # The arguments are to blame only if it works without them.
-        plain = replace(encode, extra=())
-        try_encoder(plain, session, folder=folder, timeout_s=timeout_s)
-    else:
-        ignored = re.search(r"\[warning\] (.*(?:Unknown|parsing) option.*|.*not been used)", log)
-        reason = ignored[1] if ignored and encode.extra else ""
-    if reason:
-        raise BadSettings(
-            f"{name} does not take these arguments ({reason})",
-            where="--encoder-args",
-            found=" ".join(encode.extra),
-        )
-    return (folder / _TRIAL).read_text(encoding="utf-8").strip()
-
-
-def _trial(encode: Encode, session: FfmpegSession, *, folder: Path, timeout_s: float) -> str:
-    encoder = encode.encoder
-    upload = f",{encoder.upload}" if encoder.upload else ""
-    chain = f"format={encoder.coding_format('yuv420p')}{upload}"
-    arguments = encoder.arguments(
-        preset=encode.preset, rate=encode.rate, threads=encode.threads, extra=encode.extra
-    )
-    source = ("-f", "lavfi", "-i", f"testsrc2=size={encode.width}x{encode.height}:rate=25")
-    return session.run(
-        (
-            *(*encoder.device_arguments(encode.device), *source, "-frames:v", "3", "-vf", chain),
-            *(*arguments, "-f", "streamhash", "-hash", "sha256", _TRIAL),
-        ),
-        folder=folder,
-        timeout_s=timeout_s,
-        verbose=True,
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from loso.errors import BadClip
+from loso.video.allowed import guard
 from loso.video.clips import Clip, ClipSettings, open_clip
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 
@@ -60,13 +61,13 @@ def measure_pair(
             for path in (reference, distorted)
         ]
         _require_equal_counts(*opened)
-        session.run(_command(*opened), folder=Path(folder), timeout_s=timeout_s)
+        only = guard(session)
+        session.run(_command(*opened, only=only), folder=Path(folder), timeout_s=timeout_s)
         _, scores = read_scores(Path(folder) / "scores.json")
         coded_bytes = None
         if distorted.suffix.lower() != ".yuv":
             copy = ("-map", "0:V:0", "-c", "copy", "-f", "data", _PACKETS)
-            arguments = ("-i", f"file:{distorted.absolute()}", *copy)
-            session.run(arguments, folder=Path(folder), timeout_s=timeout_s)
+            session.run((*only, *opened[1].input, *copy), folder=Path(folder), timeout_s=timeout_s)
             coded_bytes = (Path(folder) / _PACKETS).stat().st_size
     for clip in opened:
         if not clip.unchanged():
@@ -107,7 +108,7 @@ def _require_count(clip: Clip, scored: int) -> None:
         )
 
 
-def _command(reference: Clip, distorted: Clip) -> tuple[str, ...]:
+def _command(reference: Clip, distorted: Clip, *, only: tuple[str, str]) -> tuple[str, ...]:
     timing = ",".join(reference.timing)
     resize = resize_filter(
         reference.width, reference.height, distorted.pixel_format, reference.pixel_format
@@ -118,4 +119,5 @@ def _command(reference: Clip, distorted: Clip) -> tuple[str, ...]:
         f"[distorted][reference]{libvmaf_filter(VmafModel())}[scored]"
     )
     nowhere = ("-map", "[scored]", "-f", "null", "-")
-    return (*distorted.input, *reference.input, "-filter_complex", graph, *nowhere)
+    opening = (*only, *distorted.input, *only, *reference.input)
+    return (*opening, "-filter_complex", graph, *nowhere)
