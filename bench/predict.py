@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from loso.calibration import calibrate_run
 from loso.corpus.load import Corpus, load_corpus
 from loso.data import demo_corpus_path
 from loso.export import export_model
+from loso.machine import cores
 from loso.model.files import ENSEMBLE_OUTPUTS, MEMBER_OUTPUTS, Manifest, find_manifest, read_record
 from loso.model.onnx_graph import Session, read_graph
 from loso.predict import Predictor
@@ -188,7 +188,7 @@ def main() -> None:
             np.testing.assert_allclose(way.run(*inputs)[key], expected, atol=1e-3)
     ways.append(Way(f"{size}-vector SVR", 1, machine))
     lines = [line for batch in BATCHES for line in measure(ways, inputs, batch, options.repeats)]
-    print(f"onnxruntime {onnxruntime.__version__}, {os.cpu_count()} cores, rows a second")
+    print(f"onnxruntime {onnxruntime.__version__}, {cores().usable} cores, rows a second")
     print(f"median of {options.repeats}; the SVR is context, and gives no interval")
     print(f"{'':16}{'threads':>9}" + "".join(f"{f'batch {batch}':>14}" for batch in BATCHES))
     for i, way in enumerate(ways):
@@ -209,7 +209,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
     if options.json:
-        result = {"cores": os.cpu_count(), "lines": lines, "as_used": as_used, "ratios": ratios}
+        result = {"cores": cores().usable, "lines": lines, "as_used": as_used, "ratios": ratios}
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from loso import machine
 from loso.engine import Member, TrainingPlan, train_members
 from loso.engine._kernel import fma_peak
 from loso.engine.native import instruction_set
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    cores = os.cpu_count() or 1
+    cores = machine.cores().usable
     standard = measure(standard_runs(cores), options.repeats)
     command = seconds_of_command(options.repeats)
     growth = measure(growth_runs(cores), options.repeats)
