@@ -6,13 +6,13 @@ INSTALL := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install
 	--disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: demo test check lint types setup bench clean
+.PHONY: demo test check lint types setup bench fuzz reliability clean
 
 demo: .venv/installed
 	$(BIN)/loso demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: lint types
 
@@ -30,6 +30,16 @@ bench: .venv/tested
 	$(BIN)/python bench/corpus.py
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/report.py
+	$(BIN)/python bench/scale.py
+
+# By coverage where atheris is installed (Linux), else by chance.
+fuzz: .venv/tested
+	-$(INSTALL) --only-binary :all: atheris
+	$(BIN)/python fuzz/explore.py --seconds 60
+
+reliability: .venv/tested
+	$(BIN)/python bench/reliability.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -180,3 +180,32 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def hostile_name() -> str:
+    """A source's name as somebody would choose it who means harm."""
+    return "<script>alert(1)</script>%{x}%s"
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, hostile_name: str) -> Path:
+    """A run of three seeds and six sources as `loso run` leaves it, with baselines of networks.
+
+    Made once for all tests, which must not change it. The last source has the hostile name.
+    """
+    from loso import pipeline
+    from loso.ablation import ablate_run
+    from loso.corpus.load import load_corpus
+    from loso.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("whole")
+    rows = corpus_rows(("ant", "bee", "cat", "dog", "elk", hostile_name), frames=6)
+    for row in rows:
+        row["bitrate_kbps"] = round(4000 / row["cq"], 2)
+    corpus = write_rows(folder / "corpus.jsonl", rows)
+    run, seeds = folder / "run", (0, 1, 2)
+    pipeline.run(corpus, run, Recipe(epochs=12, lr=5e-3, hidden=16), seeds)
+    ablate_run(run, load_corpus(corpus), seeds)
+    pipeline.validate_run(run, seeds, corpus=load_corpus(corpus))
+    return run

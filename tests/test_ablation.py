@@ -13,8 +13,9 @@ from loso.corpus.load import load_corpus
 from loso.corpus.view import view
 from loso.crossval import run_loso
 from loso.errors import BadEvidence, Busy
-from loso.files import folder_lock, sha256_of
+from loso.files import sha256_of
 from loso.inputs import build_inputs
+from loso.locks import folder_lock
 from loso.metrics import (
     ci95_of_votes,
     map_out_of_fold,

@@ -12,9 +12,10 @@ from loso.calibration import calibrate_run, standing_intervals
 from loso.corpus.load import load_corpus
 from loso.engine import train_members
 from loso.errors import BadEvidence, BadSettings, Busy
-from loso.files import folder_lock, sha256_of
+from loso.files import sha256_of
 from loso.inputs import Scaler, build_inputs
 from loso.intervals import POOLS, Points, fit_rule, parse_intervals
+from loso.locks import folder_lock
 from loso.metrics.pooling import pool_scores
 from loso.recipe import Compute, Recipe
 from loso.run_folder import train_into

@@ -66,7 +66,7 @@ def test_the_whole_way(loso, scores):
         "logs without a score  0\n"
         "scores without a log  0\n"
     )
-    assert "import: 100%, 0 s left, bee_200kbps_64p_x265\n" in err
+    assert "import: 100% in 0 s, bee_200kbps_64p_x265\n" in err
     row = rows_of(CLIPS[2]).row(1, named=True)
     assert row == {
         "src": "bee",

@@ -75,7 +75,7 @@ def test_a_flip_and_its_reverse(export, loso, tmp_path):
     model, verdict = tmp_path / "model", tmp_path / "run/PROMOTE.json"
     code, printed, told = loso("registry", "list", model)
     assert (code, told) == (0, "")
-    assert printed.splitlines()[0].split() == [
+    assert printed.splitlines()[1].split() == [
         "fr_regressor_v2_ensemble_v1_seed0",
         "trial",
         "whole",

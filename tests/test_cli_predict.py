@@ -1,9 +1,6 @@
 import json
-import os
-import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +10,8 @@ import pytest
 import typer
 
 from loso.calibration import calibrate_run
-from loso.cli import predict as verbs
+from loso.cli.evaluate import evaluate
+from loso.cli.predict import predict
 from loso.corpus.load import load_corpus
 from loso.data import demo_corpus_path
 from loso.errors import BadClip, BadInput, BadSettings
@@ -28,6 +26,7 @@ from loso.video.clips import ClipSettings, open_clip
 from loso.video.encoders import ENCODERS, Rate
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
 from loso.video.measure import Encode, VmafModel, measure
+from screen import at_terminal
 
 ANYTHING = GateThresholds(mean_plcc_threshold=-1.0, per_seed_min=-1.0, plcc_spread_max=2.0)
 FRAMES = 6
@@ -55,8 +54,8 @@ def folder(corpus, tmp_path_factory):
 def call(capsys):
     """Run a command; return what it prints, and its exit code."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(verbs.predict)
-    app.command()(verbs.evaluate)
+    app.command()(predict)
+    app.command()(evaluate)
 
     def run(*words):
         code = app([*map(str, words)], standalone_mode=False)
@@ -139,24 +138,50 @@ def test_rows_go_to_each_kind_of_file(call, folder, rows, tmp_path, suffix):
 
 
 def test_a_terminal_gets_a_table_of_clips(folder, rows, tmp_path):
-    code = (
-        "import typer; from loso.cli.predict import predict\n"
-        "app = typer.Typer(); app.command()(predict); app()"
-    )
-    features = str(tmp_path / "rows.csv")
-    words = [sys.executable, "-c", code, "--model", str(folder), "--features", features]
-    ours, theirs = pty.openpty()
-    subprocess.run(words, stdout=theirs, stdin=subprocess.DEVNULL, check=True)
-    os.close(theirs)
-    head, first, second, last = os.read(ours, 10_000).decode().splitlines()
-    os.close(ours)
-    assert head.split() == "clip frames mean 80 % p5 80 % hmean 80 %".split()
-    clips = Predictor.load(folder).predict(rows).clips.rows(named=True)
-    for line, clip in zip((first, second), clips, strict=True):
-        mean = f"{clip['mean_mu']:.2f} [{clip['mean_lower']:.2f}, {clip['mean_upper']:.2f}]"
-        assert line.startswith(clip["src"])
-        assert mean in line
+    rows.with_columns(preset=None).write_ndjson(tmp_path / "rows.jsonl")
+    words = ("predict", "--model", folder, "--features", tmp_path / "rows.jsonl", "--quiet")
+    *_, head, first, second, last = at_terminal(*words, width=160).lines
+    assert head.split() == "src encoder cq frames mean 80 % p5 80 % hmean 80 %".split()
+    clips = Predictor.load(folder).predict(rows.with_columns(preset=None)).clips
+    for line, clip in zip((first, second), clips.rows(named=True), strict=True):
+        ends = f"{clip['mean_lower']:.1f}..{clip['mean_upper']:.1f}"
+        expected = [*(clip["src"], clip["encoder"], f"{clip['cq']:g}", f"{clip['n_frames']}")]
+        assert line.split()[:6] == [*expected, f"{clip['mean_mu']:.2f}", ends]
     assert last == "intervals: hierarchical_conformal, supported by 10 sources"
+
+
+def test_what_all_clips_share_is_said_once_above_the_table(folder, corpus, tmp_path):
+    one = corpus.rows.head(30)
+    ladder = pl.concat([one, one.with_columns(cq=pl.lit(35.5))], how="vertical_relaxed")
+    ladder.write_parquet(tmp_path / "rows.parquet")
+    words = ("predict", "--model", folder, "--features", tmp_path / "rows.parquet")
+    src, encoder, preset, cq = one.select("src", "encoder", "preset", "cq").row(0)
+    told, empty, head, first, second, _ = at_terminal(*words).lines
+    assert told == f"every clip: src {src}, encoder {encoder}, preset {preset}"
+    assert (empty, head.split()[:2]) == ("", ["cq", "frames"])
+    assert [line.split()[:2] for line in (first, second)] == [[f"{cq:g}", "30"], ["35.5", "30"]]
+    # A column that no other can stand for is shown, whatever it is called.
+    clips = pl.concat([one, one.with_columns(clip=pl.lit("again\x1b[2J"))])
+    clips.write_parquet(tmp_path / "rows.parquet")
+    told, _, head, _, second, _ = at_terminal(*words, width=160).lines
+    assert told == f"every clip: src {src}, encoder {encoder}, preset {preset}, cq {cq:g}"
+    assert head.split()[:2] == ["clip", "frames"]
+    assert second.split()[:2] == [r"again\x1b[2J", "30"]
+    one.write_parquet(tmp_path / "rows.parquet")
+    told, _, head, only, _ = at_terminal(*words).lines
+    assert told == f"src {src}, encoder {encoder}, preset {preset}, cq {cq:g}"
+    assert (head.split()[0], only.split()[0]) == ("frames", "30")
+
+
+def test_a_narrow_terminal_gets_a_block_a_clip(folder, rows, tmp_path):
+    words = ("predict", "--model", folder, "--features", tmp_path / "rows.csv")
+    lines = at_terminal(*words, width=40).lines
+    assert max(map(len, lines)) <= 40
+    blocks = "\n".join(lines).split("\n\n")
+    assert len(blocks) == 3
+    for block, clip in zip(blocks, Predictor.load(folder).predict(rows).clips["src"], strict=False):
+        assert re.search(rf"^src +{clip}$", block, re.MULTILINE)
+        assert re.search(r"^mean 80 % +\d+\.\d\d \S+\.\.\S+$", block, re.MULTILINE)
 
 
 def test_what_is_worth_knowing_goes_to_stderr(call, folder, rows, tmp_path):

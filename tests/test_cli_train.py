@@ -77,7 +77,7 @@ def test_a_dry_run_cannot_be_judged(loso, big, tmp_path):
 def test_a_missing_corpus_names_the_step_that_makes_it(loso, command, tmp_path):
     code, _, told = loso(command, "--corpus", tmp_path / "no.jsonl", "--out-dir", tmp_path / "out")
     assert code == 2
-    assert "no.jsonl: file not found; build a corpus: docs/runbook.md, step 0" in told
+    assert "no.jsonl: file not found; build a corpus: loso corpus build --help" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -89,7 +89,7 @@ def test_a_short_corpus_is_refused_until_min_rows_allows_it(loso, command, make_
     assert code == 2
     assert "100" in told
     assert "72" in told
-    assert "docs/runbook.md" in told
+    assert "loso corpus build --help" in told
     assert not (tmp_path / "out").exists()
     code, _, _ = loso(*words, "--min-rows", "72", "--epochs", "1")
     assert code == (0 if command == "train" else 1)

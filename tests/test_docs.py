@@ -6,17 +6,26 @@ import shlex
 from dataclasses import fields
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
-import typer
 
-import loso
+from documents import (
+    CLI,
+    COMMANDS,
+    DOCUMENTS,
+    FORMATS,
+    command_lines,
+    each,
+    sections,
+    split,
+    table,
+)
 from loso import errors, pipeline
-from loso.cli import app, main
+from loso.cli import main
+from loso.cli.endings import BROKEN_PIPE, FAULT
 from loso.corpus.plan import rows_of
 from loso.data import demo_corpus_path
 from loso.model.files import ENSEMBLE_OUTPUTS, INPUT_NAMES, MEMBER_OUTPUTS, Confidence
@@ -33,44 +42,12 @@ from loso.schema import (
 from loso.seedfile import FoldScore, Predictions, SeedFile
 from loso.verdict import validate_run
 from loso.video.encoders import ENCODERS, Rate
+from loso.video.gpus import NvidiaGpu, RenderNode
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(
-    path
-    for folder in (ROOT, ROOT / "docs", ROOT / "integrations" / "vmaf_fork")
-    for path in folder.glob("*.md")
-)
-FORMATS, CLI, RUNBOOK = (ROOT / "docs" / f"{name}.md" for name in ("formats", "cli", "runbook"))
-
-by_document = pytest.mark.parametrize(
-    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
-)
+by_document = each(DOCUMENTS)
 
 
 # -- Reading the documents ------------------------------------------------------------------------
-
-
-@cache
-def sections(path):
-    """The lines under each heading of a document, code blocks and lower headings left out."""
-    found = {"": []}
-    title = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            title = line.lstrip("#").strip().replace("`", "")
-            assert title not in found, f"{path.name} has two sections {title!r}"
-            found[title] = []
-        elif not line.startswith("    "):
-            found[title].append(line)
-    return found
-
-
-def table(path, title, first):
-    """The cells of each row of the table in a section whose first column is headed `first`."""
-    blocks = re.split(r"\n\n+", "\n".join(sections(path)[title]).strip())
-    lines = [block.splitlines() for block in blocks if block.startswith(f"| {first} |")]
-    assert len(lines) == 1, f"{path.name} {title!r} needs one table headed {first!r}"
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[0][2:]]
 
 
 def names(path, title, first):
@@ -256,6 +233,38 @@ def test_the_manifest_and_what_a_build_prints_are_documented(printed, tmp_path):
         assert_documented(found, "Corpus manifest")
 
 
+def test_what_recommend_prints_is_documented(printed, tmp_path, monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 255, (20, 96 * 64 * 3 // 2), dtype=np.uint8)
+    (tmp_path / "noise.yuv").write_bytes(picture.tobytes())
+    monkeypatch.chdir(tmp_path)
+    raw = ["--width", 96, "--height", 64, "--fps", 25]
+    cut = ["--segments", 2, "--segment-seconds", 0.2]
+    coder = [
+        "--encoder",
+        "libx264",
+        "--preset",
+        "ultrafast,fast",
+        "--target",
+        50,
+        "--step",
+        17,
+        *cut,
+    ]
+    (record,) = printed("recommend", "noise.yuv", *raw, *coder, "--apply", "out.mkv", "--json")
+    assert_documented(key_paths(record), "loso recommend --json")
+
+
+def test_what_doctor_prints_is_documented(printed, monkeypatch):
+    gpu = NvidiaGpu("NVIDIA GB10", None, "580.95.05")
+    node = RenderNode("/dev/dri/renderD128", "i915", may_open=True)
+    monkeypatch.setattr("loso.doctor.nvidia_gpus", lambda: (gpu,))
+    monkeypatch.setattr("loso.doctor.render_nodes", lambda: (node,))
+    (found,) = printed("doctor", "--json")
+    assert_documented(key_paths(found), "loso doctor --json")
+    meaning = {row[0]: row[-1] for row in table(FORMATS, "loso doctor --json", "key")}
+    assert [job["job"] for job in found["jobs"]] == re.findall("`([^`]+)`", meaning["`jobs`"])
+
+
 def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_corpus, tmp_path):
     def rise(_, row):
         if row["cq"] == 40:
@@ -275,6 +284,9 @@ def test_what_check_train_gate_and_refusals_print_is_documented(printed, make_co
     found = {f"gate.{path}" for path in key_paths(gate, {"per_seed_plccs": None})}
     documented = names(FORMATS, "PROMOTE.json and HOLD.json", "key")
     assert found == {path for path in documented if path.startswith("gate.")}
+
+    (drawn,) = printed("report", run, "--json")
+    assert_documented(set(drawn), "loso report --json")
 
     (refusal,) = printed("gate", tmp_path / "nowhere", "--json")
     assert_documented(set(refusal), "A refusal")
@@ -329,37 +341,23 @@ def test_every_exit_code_is_documented():
     rows = table(FORMATS, "Exit codes", "class")
     assert {row[0].strip("`"): row[1] for row in rows} == classes
     codes = names(FORMATS, "Exit codes", "code")
-    assert set(codes) == {"0", "130", *classes.values()}
+    assert set(codes) == {"0", f"{FAULT}", f"{BROKEN_PIPE}", *classes.values()}
 
 
 # -- docs/cli.md ----------------------------------------------------------------------------------
 
 
-def real(command):
-    """The command itself, where what stands in the list is only its name and its line."""
-    return command.load() if hasattr(command, "load") else command
-
-
-def commands(command=None, words=("loso",)):
-    """Every command of the program that does something, by its words, and the root."""
-    command = real(command or typer.main.get_command(app))
-    children = getattr(command, "commands", {})
-    if not children or len(words) == 1:
-        yield " ".join(words), command
-    for name, child in children.items():
-        yield from commands(child, (*words, name))
-
-
-COMMANDS = dict(commands())
 NEEDED = {
     "loso corpus build": "clip.mp4 --encoder libx264 --encoder libx265",
     "loso corpus check": "corpus.jsonl",
     "loso corpus import": "a_libx264.json --out c.jsonl --name-pattern {src}_{encoder}",
     "loso corpus join": "corpus.jsonl clips.csv --on clip --out new.jsonl",
+    "loso corpus merge": "a.jsonl b.jsonl --out new.jsonl",
     "loso calibrate": "runs/first",
     "loso ablate": "runs/first",
     "loso gate": "runs/first",
     "loso validate": "runs/first",
+    "loso report": "runs/first",
     "loso export": "runs/first",
     "loso registry list": "model",
     "loso registry flip": "model --verdict PROMOTE.json",
@@ -367,11 +365,13 @@ NEEDED = {
     "loso verify": "model",
     "loso predict": "--model model",
     "loso evaluate": "--model model --corpus corpus.jsonl",
+    "loso recommend": "clip.mp4 --encoder libx264 --encoder libx265",
 }
 """What a command line cannot do without."""
 
 NEEDED_OPTIONS = {
     "loso corpus build": "--encoder libx264",
+    "loso recommend": "--encoder libx264",
     "loso registry flip": "--verdict PROMOTE.json",
     "loso registry unflip": "--reason text",
 }
@@ -410,11 +410,17 @@ def test_every_option_stands_in_its_section_with_its_default(name):
     rows = table(CLI, name, "option")
     documented = {row[0].strip("`"): row[1] for row in rows}
     assert len(documented) == len(rows)
-    parameters = [p for p in COMMANDS[name].params if "--help" not in p.opts]
-    assert documented == {label(p): default(p) for p in parameters}
+    own = {label(p): default(p) for p in COMMANDS[name].params}
+    if name != "loso":
+        shared = {
+            row[0].strip("`"): row[1] for row in table(CLI, "Options of every command", "option")
+        }
+        assert own.items() >= shared.items()
+        own = {label: text for label, text in own.items() if label not in shared}
+    assert documented == own
 
 
-@pytest.mark.parametrize("name", set(COMMANDS) - {"loso"})
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"loso"}))
 def test_every_example_of_an_option_parses(name):
     for option, _, example, *_ in table(CLI, name, "option"):
         words = shlex.split(example.strip("`"))
@@ -439,28 +445,10 @@ def test_every_encoder_stands_there_with_its_scale():
 # -- All documents --------------------------------------------------------------------------------
 
 
-def command_lines(text):
-    """Lines of code blocks that call loso, continued ones joined, each up to a pipe or its like."""
-    blocks = re.sub(r"\\\n\s+", "", text)
-    for line in re.findall(r"^(?: {4}|\$ )\s*(?:\$ )?(loso .*)$", blocks, re.MULTILINE):
-        words = shlex.split(line, comments=True)
-        ends = [i for i, word in enumerate(words) if word[0] in "|>&;"]
-        yield words[: min(ends, default=len(words))]
-
-
-def split(words):
-    """The command that a command line calls, and the words after its name."""
-    command, at = COMMANDS["loso"], 1
-    while hasattr(command, "commands") and at < len(words) and not words[at].startswith("-"):
-        assert words[at] in command.commands, f"no such command: {shlex.join(words)}"
-        command, at = real(command.commands[words[at]]), at + 1
-    return command, words[at:]
-
-
 @by_document
 def test_every_command_line_parses(path):
     for words in command_lines(path.read_text(encoding="utf-8")):
-        command, rest = split(words)
+        _, command, rest = split(words)
         if rest in (["--version"], ["--help"]):
             continue
         command.make_context(" ".join(words), rest)
@@ -471,7 +459,7 @@ def test_every_command_in_a_sentence_exists(path):
     text = path.read_text(encoding="utf-8")
     for code in re.findall(r"`(loso [^`]+)`", text):
         words = shlex.split(code)
-        command, rest = split(words)
+        _, command, rest = split(words)
         known = {option for p in command.params for option in p.opts} | {"--help", "-h"}
         for word in rest:
             assert not word.startswith("--") or word.partition("=")[0] in known, code
@@ -494,14 +482,3 @@ def anchors(path):
     """The anchors of a document's headings, as GitHub makes them."""
     titles = [title.lower() for title in sections(path)]
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
-
-
-def test_every_step_that_a_refusal_names_is_in_the_runbook():
-    sources = "".join(
-        path.read_text(encoding="utf-8") for path in Path(loso.__file__).parent.rglob("*.py")
-    )
-    steps = set(re.findall(r"docs/runbook\.md, (step \d)", sources))
-    assert "step 0" in steps
-    titles = [title.lower() for title in sections(RUNBOOK)]
-    for step in steps:
-        assert any(title.startswith(f"{step}:") for title in titles), step

@@ -15,9 +15,10 @@ from loso.corpus.load import load_corpus
 from loso.engine.network import Network
 from loso.errors import BadEvidence, BadInput, BadSettings, Busy, Refused
 from loso.export import export_model
-from loso.files import folder_lock, sha256_of, write_json
+from loso.files import sha256_of, write_json
 from loso.inputs import build_inputs
 from loso.intervals import parse_intervals
+from loso.locks import folder_lock
 from loso.model.files import Manifest, Registry, Sidecar, find_manifest, read_record
 from loso.model.final_fit import FINAL_FOLD, fit_final, make_graphs
 from loso.model.onnx_graph import Session, read_graph

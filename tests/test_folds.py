@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import LeaveOneGroupOut
 
 from loso.errors import BadCorpus
-from loso.folds import leave_one_source_out
+from loso.folds import leave_one_source_out, leave_two_sources_out
 
 names = st.lists(st.sampled_from(["b", "a", "source 3", "Z", "é", "aa"]), min_size=2, max_size=60)
 
@@ -40,3 +42,23 @@ def test_folds_equal_scikit_learn(source):
 def test_one_source_is_refused(source, found):
     with pytest.raises(BadCorpus, match=rf"needs two sources, found {found}; add rows"):
         leave_one_source_out(source)
+
+
+@given(names)
+def test_a_fold_without_two_sources_has_just_their_rows_unseen(source):
+    named = sorted(set(source))
+    pairs = list(combinations(range(len(named)), 2))
+    folds = leave_two_sources_out(source, pairs)
+    for (one, two), fold in zip(pairs, folds, strict=True):
+        unseen = [i for i, name in enumerate(source) if name in {named[one], named[two]}]
+        assert fold.test.tolist() == unseen
+        assert fold.train.tolist() == sorted(set(range(len(source))) - set(unseen))
+        assert fold.held_out == f"{named[one]} and {named[two]}"
+
+
+def test_a_pair_has_one_address_whoever_asks_and_none_of_a_single_fold():
+    source = list("abcde")
+    folds = leave_two_sources_out(source, combinations(range(5), 2))
+    assert [fold.index for fold in folds] == list(range(5, 15))
+    (alone,) = leave_two_sources_out(source, [(1, 3)])
+    assert alone.index == next(f.index for f in folds if f.held_out == "b and d")

@@ -59,7 +59,7 @@ def test_intervals_are_kept_while_they_are_of_the_seeds(corpus_path, tmp_path, m
     again = pipeline.run(corpus_path, folder, short, [1, 0])
     assert calls == [(0, 1)]
     assert again.intervals == first.intervals
-    assert any(note.startswith("calibrating") for note in notes)
+    assert any(note.startswith("stage 2 of 5: calibrating, ") for note in notes)
     pipeline.run(corpus_path, folder, short, [0, 1, 2])
     assert calls == [(0, 1), (0, 1, 2)]
     (folder / "intervals.json").write_text("{")

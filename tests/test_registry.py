@@ -10,7 +10,8 @@ import pytest
 
 from loso.errors import BadInput, BadSettings, Busy, Refused
 from loso.export import export_model
-from loso.files import folder_lock, sha256_of
+from loso.files import sha256_of
+from loso.locks import folder_lock
 from loso.model.files import Promotion, read_record
 from loso.model.sums import files_to_sum, read_sums, refresh_sums
 from loso.recipe import Compute, GateThresholds

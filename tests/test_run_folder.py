@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import polars as pl
@@ -8,9 +9,10 @@ import loso.run_folder
 from loso.corpus.load import load_corpus
 from loso.engine import choose
 from loso.errors import BadCorpus, BadInput, BadSettings, Busy, Diverged
-from loso.files import folder_lock, sha256_of
+from loso.files import sha256_of
+from loso.locks import folder_lock
 from loso.recipe import Compute, Recipe
-from loso.run_folder import train_into
+from loso.run_folder import read_losses, train_into
 from loso.seedfile import read_seed_file
 
 SHORT = Recipe(epochs=2, hidden=8)
@@ -70,6 +72,20 @@ def test_a_run_leaves_what_the_contract_names(corpus, folder):
     record = json.loads((folder / "run.json").read_text())
     assert record["calls"][0]["command"] == ["loso", "train"]
     assert record["calls"][0]["trained_seeds"] == [0, 3]
+
+
+def test_losses_are_read_whatever_the_folder_is_called(corpus, folder, tmp_path):
+    train_into(folder, corpus, SHORT, [0])
+    losses = read_losses(folder / "losses.parquet")
+    assert losses.height == 3 * 2
+    strange = folder.rename(tmp_path / os.fsdecode(b"n\xff"))
+    assert read_losses(strange / "losses.parquet").equals(losses)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_training(corpus, tmp_path, trained_seeds):
+    with pytest.raises(BadInput, match="its name is not UTF-8"):
+        train_into(tmp_path / os.fsdecode(b"n\xff"), corpus, SHORT, [0])
+    assert trained_seeds == []
 
 
 def test_seeds_that_are_there_are_kept(corpus, folder, trained_seeds):

@@ -12,7 +12,7 @@ from loso.ablation import ablate_run
 from loso.baselines import paired_gain
 from loso.corpus.load import load_corpus
 from loso.errors import BadCorpus, BadEvidence, BadInput, Busy, CannotRun
-from loso.files import folder_lock, sha256_of
+from loso.files import sha256_of
 from loso.gate import evaluate_gate
 from loso.intervals import (
     POOLS,
@@ -23,6 +23,7 @@ from loso.intervals import (
     Rule,
     write_intervals,
 )
+from loso.locks import folder_lock
 from loso.recipe import GateThresholds, Recipe
 from loso.run_folder import train_into
 from loso.verdict import snapshot_corpus, validate_run

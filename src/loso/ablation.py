@@ -33,9 +33,10 @@ from loso.crossval import fit_and_predict
 from loso.engine import choose
 from loso.errors import BadEvidence
 from loso.evidence import collect_evidence
-from loso.files import folder_lock
+from loso.files import read_file
 from loso.folds import leave_one_source_out
 from loso.inputs import build_inputs
+from loso.locks import folder_lock
 from loso.metrics import ci95_of_votes, panel_agreement
 from loso.progress import Progress, silent
 from loso.recipe import DEFAULT_SEEDS, Compute, InputSpec, Recipe, check_seeds, is_mapped
@@ -140,7 +141,7 @@ def standing_baselines(run_dir: Path, seeds: Sequence[int]) -> BaselinesFile | N
     """
     evidence, path = collect_evidence(Path(run_dir), seeds), Path(run_dir) / BASELINES_FILE
     try:
-        found = parse_baselines(path.read_bytes(), path)
+        found = parse_baselines(read_file(path), path)
     except (OSError, BadEvidence):
         return None
     record = next(iter(evidence.seed_files.values()))

@@ -30,7 +30,7 @@ from loso.metrics import (
     rmse_star,
 )
 from loso.recipe import is_mapped
-from loso.records import parse_record
+from loso.records import OneFault, parse_record
 
 __all__ = [
     "LEVEL",
@@ -47,6 +47,7 @@ __all__ = [
     "Gain",
     "Panels",
     "SourceFigures",
+    "gain_on_scale",
     "measure_figures",
     "on_scale",
     "paired_gain",
@@ -74,7 +75,7 @@ _Size = Annotated[float, Field(ge=0.0)]
 _Count = Annotated[int, Field(ge=1)]
 
 
-class _Record(BaseModel):
+class _Record(OneFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -234,6 +235,13 @@ def paired_gain(
     source more or less they hardly move.
     """
     judged, beside = (on_scale(target, y_true, y, source) for y in (y_pred, y_baseline))
+    return gain_on_scale(y_true, judged, beside, source)
+
+
+def gain_on_scale(
+    y_true: _Vector, judged: _Vector, beside: _Vector, source: NDArray[np.str_]
+) -> Gain:
+    """Return how much closer `judged` is to the target than `beside`, both as they are judged."""
     gain = rmse_gain_by_source(y_true, judged, beside, source)
     drawn = bootstrap(gain, level=LEVEL, n_resamples=RESAMPLES, seed=RESAMPLE_SEED)
     left_out = jackknife(gain, level=LEVEL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +18,8 @@ from loso.crossval import fit_and_predict
 from loso.engine import choose
 from loso.errors import BadEvidence, BadSettings
 from loso.evidence import Evidence, collect_evidence, differ
-from loso.files import folder_lock
-from loso.folds import Fold
+from loso.files import read_file
+from loso.folds import leave_two_sources_out
 from loso.inputs import Inputs, build_inputs
 from loso.intervals import (
     LEVELS,
@@ -32,6 +31,7 @@ from loso.intervals import (
     pools_of,
     write_intervals,
 )
+from loso.locks import folder_lock
 from loso.progress import Progress, silent
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
@@ -222,7 +222,7 @@ def standing_intervals(run_dir: Path, seeds: Sequence[int]) -> IntervalsFile | N
     path = Path(run_dir) / INTERVALS_FILE
     evidence = _collect(Path(run_dir), seeds, _PURPOSE)
     try:
-        found = parse_intervals(path.read_bytes(), path)
+        found = parse_intervals(read_file(path), path)
     except (OSError, BadEvidence):
         return None
     record = next(iter(evidence.seed_files.values()))
@@ -261,22 +261,10 @@ def _refits(
     progress: Progress,
 ) -> LeavingOut:
     """Return what trains the run's recipe without two sources and predicts both."""
-    n_sources = len(questions.names)
-    # A pair has one address in the randomness, beyond those of the run's folds, whoever is judged.
-    place = {pair: i for i, pair in enumerate(combinations(range(n_sources), 2), start=n_sources)}
+    source = np.array(questions.names)[questions.source]
 
     def leaving_out(pairs: Sequence[tuple[int, int]]) -> Iterable[NDArray[np.float64]]:
-        folds = []
-        for pair in pairs:
-            unseen = np.isin(questions.source, pair)
-            folds.append(
-                Fold(
-                    index=place[pair],
-                    held_out=" and ".join(questions.names[code] for code in pair),
-                    train=np.flatnonzero(~unseen).astype(np.int32),
-                    test=np.flatnonzero(unseen).astype(np.int32),
-                )
-            )
+        folds = leave_two_sources_out(source, pairs)
         predicted, _ = fit_and_predict(
             inputs, folds, recipe, seeds, compute=compute, progress=progress
         )

@@ -30,7 +30,14 @@ from loso.intervals import (
 )
 from loso.metrics.pooling import pool_scores
 
-__all__ = ["DEFAULT_PAIRS", "LeavingOut", "Questions", "choose_judged", "measure_coverage"]
+__all__ = [
+    "DEFAULT_PAIRS",
+    "LeavingOut",
+    "Questions",
+    "choose_judged",
+    "measure_coverage",
+    "pairs_of",
+]
 
 DEFAULT_PAIRS: Final = 66
 """All pairs of twelve sources: with the standard recipe about two minutes on two cores."""
@@ -104,6 +111,16 @@ def choose_judged(n_sources: int, pairs: int | None = None) -> tuple[int, ...]:
     return tuple(sorted(drawn.tolist()))
 
 
+def pairs_of(judged: Iterable[int], n_sources: int) -> list[tuple[int, int]]:
+    """Return every pair of a judged source and another, the smaller first, each once, ascending.
+
+    >>> pairs_of([0, 2], 3)
+    [(0, 1), (0, 2), (1, 2)]
+    """
+    others = range(n_sources)
+    return sorted({(min(s, k), max(s, k)) for s in judged for k in others if k != s})
+
+
 def measure_coverage(
     questions: Questions,
     out_of_fold: NDArray[np.float64],
@@ -118,7 +135,7 @@ def measure_coverage(
     Beside it stand mu +- z sigma, and split conformal that takes rows as exchangeable.
     """
     n_sources = len(questions.names)
-    pairs = sorted({(min(s, k), max(s, k)) for s in judged for k in range(n_sources) if k != s})
+    pairs = pairs_of(judged, n_sources)
     calibration: dict[int, dict[int, dict[str, Points]]] = {s: {} for s in judged}
     for pair, predictions in zip(pairs, leaving_out(pairs), strict=True):
         rows = np.flatnonzero(np.isin(questions.source, pair))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from loso.corpus.load import Corpus
 from loso.corpus.view import view
 from loso.engine import Member, TrainingPlan, train_members
+from loso.engine.shards import ClusterCompute
+from loso.errors import Diverged
 from loso.folds import Fold, leave_one_source_out
 from loso.inputs import Inputs, Scaler, build_inputs
 from loso.metrics import plcc, rmse, srocc
@@ -19,7 +21,15 @@ from loso.progress import Progress, silent
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.seedfile import FoldScore, Summary, summarise
 
-__all__ = ["LosoRun", "SeedResult", "fit_and_predict", "run_loso", "score_folds", "target_scale"]
+__all__ = [
+    "LosoRun",
+    "SeedResult",
+    "fit_and_predict",
+    "fit_each",
+    "run_loso",
+    "score_folds",
+    "target_scale",
+]
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,34 @@ def fit_and_predict(
 ) -> tuple[list[list[NDArray[np.float64]]], NDArray[np.float64]]:
     """Return for each seed and fold the prediction of its `test` rows, and (seeds, folds, epochs).
 
+    The second part holds the losses of training. Diverged where a member leaves the finite numbers,
+    else as `fit_each`.
+    """
+    found, losses = fit_each(inputs, folds, recipe, seeds, compute=compute, progress=progress)
+    predicted = []
+    for of_seed in found:
+        finite = []
+        for y_pred in of_seed:
+            if isinstance(y_pred, Diverged):
+                raise y_pred
+            finite.append(y_pred)
+        predicted.append(finite)
+    return predicted, losses
+
+
+def fit_each(
+    inputs: Inputs,
+    folds: Sequence[Fold],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    *,
+    compute: Compute,
+    progress: Progress = silent,
+) -> tuple[list[list[NDArray[np.float64] | Diverged]], NDArray[np.float64]]:
+    """Return as `fit_and_predict`, with the refusal of a member in place of its prediction.
+
     Scaler and network of a fold are fitted on its `train` rows alone; `index` is the fold's address
-    in the randomness of training. The second part holds the losses of training. Diverged where a
-    member leaves the finite numbers.
+    in the randomness of training. All members are of one plan.
     """
     scalers = [Scaler.fit(inputs.matrix[fold.train], inputs.scaled) for fold in folds]
     scales = [target_scale(inputs.target[fold.train], recipe) for fold in folds]
@@ -116,16 +151,17 @@ def fit_and_predict(
         engine=compute.engine,
         device=compute.device,
         threads=compute.threads,
+        keep_diverged=True,
+        cluster=compute.cluster if isinstance(compute, ClusterCompute) else None,
         progress=progress,
     )
-    networks = iter(trained.networks)
-    predicted = [
-        [
-            next(networks).predict(scaler.transform(inputs.matrix[fold.test]))
-            for fold, scaler in zip(folds, scalers, strict=True)
-        ]
-        for _ in seeds
-    ]
+    networks, failures = iter(trained.networks), iter(trained.failures(plan))
+
+    def predict(fold: Fold, scaler: Scaler) -> NDArray[np.float64] | Diverged:
+        network, failure = next(networks), next(failures)
+        return failure or network.predict(scaler.transform(inputs.matrix[fold.test]))
+
+    predicted = [[predict(*own) for own in zip(folds, scalers, strict=True)] for _ in seeds]
     return predicted, trained.losses.reshape(len(seeds), len(folds), recipe.epochs)
 
 

@@ -2,6 +2,7 @@
 
 LosoError
 |-- BadInput            2  something given cannot be used
+|   |-- BadUsage        2  a command line that cannot be read
 |   |-- BadSettings     2  a recipe, a threshold or an option out of its range
 |   |-- BadCorpus       2  a corpus file, or rows in it
 |   |-- BadClip         2  a clip that cannot serve as a reference
@@ -9,15 +10,17 @@ LosoError
 |-- Refused             1  the work was done or judged, and the answer is no
 |   |-- Incomplete      1  some of the work failed; what succeeded is kept
 |   `-- Diverged        1  training left the finite numbers
-`-- CannotRun           3  the machine or the installation lacks something
-    |-- MissingTool     3  ffmpeg, an encoder, a device
-    |-- MissingExtra    3  an optional dependency
-    `-- Busy            3  another process holds the folder
+|-- CannotRun           3  the machine or the installation lacks something
+|   |-- MissingTool     3  ffmpeg, an encoder, a device
+|   |-- MissingExtra    3  an optional dependency
+|   |-- LostCluster     3  the machines that did the work are gone; what is finished is kept
+|   `-- Busy            3  another process holds the folder
+`-- Interrupted       130  somebody stopped the work
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "BadClip",
@@ -25,21 +28,29 @@ __all__ = [
     "BadEvidence",
     "BadInput",
     "BadSettings",
+    "BadUsage",
     "Busy",
     "CannotRun",
     "Diverged",
     "Incomplete",
+    "Interrupted",
     "LosoError",
+    "LostCluster",
     "MissingExtra",
     "MissingTool",
     "Refused",
 ]
 
+_MOST_LETTERS: Final = 1000
+"""Of one part of a sentence."""
+
 
 class LosoError(Exception):
     """One sentence: where, what is wrong, what was expected and found, what to do.
 
-    The parts stay available as fields, so that text, JSON and reports print the same facts.
+    The parts stay available as fields, so that text, JSON and reports print the same facts. In the
+    sentence one of more than a thousand letters, such as a name that somebody chose, lacks its
+    middle.
 
     >>> print(LosoError("vmaf must lie in 0..100", where="c.jsonl line 41", found="104.2",
     ...                 fix="re-measure or drop the row"))
@@ -59,12 +70,14 @@ class LosoError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        text = _short(self.problem)
+        if self.where:
+            text = f"{_short(self.where)}: {text}"
         if self.expected:
-            text += f", expected {self.expected}"
+            text += f", expected {_short(self.expected)}"
         if self.found:
-            text += f", found {self.found}"
-        return f"{text}; {self.fix}" if self.fix else text
+            text += f", found {_short(self.found)}"
+        return f"{text}; {_short(self.fix)}" if self.fix else text
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the fields: the sentence itself is derived (worker processes raise these)."""
@@ -84,12 +97,21 @@ class LosoError(Exception):
         }
 
 
+def _short(part: str) -> str:
+    half = _MOST_LETTERS // 2
+    return part if len(part) <= _MOST_LETTERS else f"{part[:half]} ... {part[-half:]}"
+
+
 def _rebuild(kind: type[LosoError], problem: str, parts: dict[str, str]) -> LosoError:
     return kind(problem, **parts)
 
 
 class BadInput(LosoError):
     """Something given cannot be used."""
+
+
+class BadUsage(BadInput):
+    """A command line cannot be read."""
 
 
 class BadSettings(BadInput):
@@ -136,5 +158,15 @@ class MissingExtra(CannotRun):
     """An optional dependency is not installed."""
 
 
+class LostCluster(CannotRun):
+    """The machines that did the work are gone; what is finished is kept."""
+
+
 class Busy(CannotRun):
     """Another process holds the folder."""
+
+
+class Interrupted(LosoError):
+    """Somebody stopped the work: Ctrl-C, or a polite kill."""
+
+    exit_code = 130

@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 
 from loso.errors import BadEvidence
-from loso.files import sha256_of
+from loso.files import read_file, sha256_of
 from loso.recipe import EVIDENCE_TOLERANCE, check_seeds
 from loso.seedfile import (
     DRY_RUN,
@@ -119,7 +119,7 @@ def _read_all(loso_dir: Path, seeds: Sequence[int]) -> dict[int, bytes]:
     for seed in sorted(check_seeds(seeds)):
         path = loso_dir / seed_file_name(seed)
         try:
-            contents[seed] = path.read_bytes()
+            contents[seed] = read_file(path)
         except (FileNotFoundError, NotADirectoryError):
             missing.append(seed)
         except OSError as error:

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from loso.corpus.load import Corpus, load_corpus
 from loso.errors import BadInput, BadSettings
-from loso.files import folder_lock, make_folder, read_regular, to_json, write_atomic
+from loso.files import make_folder, read_regular, remove_file, to_json, write_atomic
 from loso.inputs import block_names, feature_names
+from loso.locks import folder_lock
 from loso.model.card import TrainingSet, model_card
 from loso.model.files import (
     DEFAULT_STEM,
@@ -207,10 +208,10 @@ def _write(out_dir: Path, model: Model, files: Mapping[str, bytes]) -> None:
     with ExitStack() as places:
         for name, content in reversed(contents.items()):  # a stack: what enters last ends first
             places.enter_context(write_atomic(out_dir / name)).write_bytes(content)
-    (out_dir / promotion_name(stem)).unlink(missing_ok=True)
+    remove_file(out_dir / promotion_name(stem))
     for path in [*out_dir.glob("*.onnx"), *out_dir.glob("*.json")]:
         if is_member_of(stem, path.stem) and path.name not in contents:
-            path.unlink()  # of a seed that the ensemble no longer has
+            remove_file(path)  # of a seed that the ensemble no longer has
     refresh_sums(out_dir, contents)
 
 

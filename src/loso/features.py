@@ -6,7 +6,6 @@ what it was trained on.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loso.errors import BadCorpus, BadInput, BadSettings
 from loso.files import read_json
+from loso.records import OneFault
 from loso.schema import CANONICAL, FeatureSet
+from loso.spelling import did_you_mean
 
 __all__ = ["Condition", "column_values", "load_feature_set"]
 
 
-class _FeatureFile(BaseModel):
+class _FeatureFile(OneFault, BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
@@ -46,7 +47,10 @@ def load_feature_set(name: str) -> FeatureSet:
     path = Path(name)
     if path.suffix != ".json":
         raise BadSettings(
-            "no such feature set", expected=f"{CANONICAL.name} or a .json file", found=name
+            "no such feature set",
+            expected=f"{CANONICAL.name} or a .json file",
+            found=name,
+            fix=did_you_mean(name, [CANONICAL.name]),
         )
     try:
         content = _FeatureFile.model_validate(read_json(path))
@@ -62,6 +66,8 @@ def load_feature_set(name: str) -> FeatureSet:
         for feature in content.features
         for pair in ([(feature, feature)] if isinstance(feature, str) else feature.items())
     ]
+    if not pairs:
+        raise BadInput("names no features", where=str(path), expected='"column" in its list')
     features, columns = (tuple(part) for part in zip(*pairs, strict=True))
     twice = sorted({f for f in features if features.count(f) > 1})
     if twice:
@@ -109,12 +115,11 @@ class Condition:
 def column_values(rows: pl.DataFrame, name: str, where: str) -> NDArray[np.float64]:
     """Return a column as float64; BadCorpus unless it is there, whole, and finite numbers."""
     if name not in rows.columns:
-        near = difflib.get_close_matches(name, rows.columns, n=1)
         raise BadCorpus(
             f"no column {name}",
             where=where,
             found=_listed(rows.columns),
-            fix=f"did you mean {near[0]}?" if near else "add it to the corpus, or leave it out",
+            fix=did_you_mean(name, rows.columns) or "add it to the corpus, or leave it out",
         )
     column = rows[name]
     if not column.dtype.is_numeric():

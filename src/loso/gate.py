@@ -14,7 +14,15 @@ from loso.recipe import GateThresholds
 if TYPE_CHECKING:
     from loso.baselines import Gain
 
-__all__ = ["Advice", "GateReport", "evaluate_gate", "mean_per_fold"]
+__all__ = [
+    "Advice",
+    "GateReport",
+    "Limit",
+    "evaluate_gate",
+    "limits",
+    "margin_text",
+    "mean_per_fold",
+]
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,45 @@ def evaluate_gate(
         advisory=_advise(evidence),
         gain_over_vmaf=gain_over_vmaf,
     )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One number beside its limit; `margin` is what is to spare, negative where it fails."""
+
+    name: str
+    value: float
+    sign: Literal[">=", "<="]
+    limit: float
+    margin: float
+    passed: bool
+
+
+def limits(gate: Mapping[str, Any]) -> tuple[Limit, ...]:
+    """Return the gate's three numbers beside their limits, from its JSON object."""
+    seed, lowest = min(gate["per_seed_plccs"].items(), key=lambda item: item[1])
+    numbers = (
+        ("mean over seeds", gate["mean_plcc"], 1, gate["mean_plcc_threshold"]),
+        ("spread of seeds", gate["plcc_spread"], -1, gate["plcc_spread_max"]),
+        (f"lowest, seed {seed}", lowest, 1, gate["per_seed_min"]),
+    )
+    slack = GateThresholds.tolerance
+    return tuple(
+        Limit(name, value, ">=" if up > 0 else "<=", limit, margin, margin >= -slack)
+        for name, value, up, limit in numbers
+        for margin in [up * (value - limit)]
+    )
+
+
+def margin_text(margin: float) -> str:
+    """Return a margin with four places, or its size where those would show nothing of it.
+
+    >>> margin_text(0.0497), margin_text(-2e-6), margin_text(1e-15)
+    ('+0.0497', '-2e-06', '0')
+    """
+    if abs(margin) <= GateThresholds.tolerance:
+        return "0"
+    return f"{margin:+.4f}" if abs(margin) >= 5e-5 else f"{margin:+.0e}"
 
 
 def mean_per_fold(evidence: Evidence, score: Literal["plcc", "rmse"]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from loso.errors import BadEvidence, BadSettings
 from loso.files import write_json
 from loso.metrics.pooling import CLIP_POOLS
-from loso.records import parse_record
+from loso.records import OneFault, parse_record
 
 __all__ = [
     "LEAST_SOURCES",
@@ -74,7 +74,7 @@ class Points:
     sigma: NDArray[np.float64]
 
 
-class Rule(BaseModel):
+class Rule(OneFault, BaseModel):
     """How wide the intervals of one pool are: a quantile for each level, times what it scales.
 
     `absolute` means mu +- quantile, `scaled` mu +- quantile x (sigma + s0); sigma and s0 in the
@@ -229,7 +229,7 @@ _Width = Annotated[float, Field(ge=0)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(BaseModel):
+class _Record(OneFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 

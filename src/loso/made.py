@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 
 from loso.errors import BadEvidence
 from loso.evidence import Evidence
+from loso.files import read_file
 from loso.run_folder import BASELINES_FILE, INTERVALS_FILE
 
 __all__ = ["Made", "read_made"]
@@ -41,7 +42,7 @@ def read_made(
     """
     path = evidence.loso_dir / name
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return None, None
     except OSError as error:

@@ -26,8 +26,9 @@ from loso.seedfile import (
     seed_file_name,
     training_command,
 )
+from loso.stored import read_parquet
 
-__all__ = ["check_against_corpus", "read_predictions"]
+__all__ = ["check_against_corpus", "read_predictions", "read_table"]
 
 _COLUMNS: Final = {
     "row": pl.Int64,
@@ -57,7 +58,7 @@ def read_predictions(evidence: Evidence) -> dict[int, pl.DataFrame]:
         if file.predictions is None:
             continue
         path = evidence.loso_dir / predictions_file_name(seed)
-        frame = _read(path, seed)
+        frame = read_table(path, seed)
         _check_rows(path, frame, file)
         _check_scores(path, frame, file)
         frames[seed] = frame
@@ -143,12 +144,13 @@ def _refusal(
     )
 
 
-def _read(path: Path, seed: int) -> pl.DataFrame:
+def read_table(path: Path, seed: int) -> pl.DataFrame:
+    """Return a seed's predictions in order of `row`; BadEvidence where they are no such table."""
     try:
-        frame = pl.read_parquet(path.read_bytes())
+        frame = read_parquet(path.read_bytes())
         frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
         frame = frame.with_columns(pl.col("^clip$").cast(pl.String))
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         problem = f"cannot be read as predictions ({str(error).splitlines()[0]})"
         raise _refusal(problem, path, [seed]) from None
     for name, kind in _COLUMNS.items():

@@ -10,12 +10,14 @@ from typing import Any, Final
 
 from loso.errors import BadSettings
 from loso.schema import CANONICAL, FeatureSet
+from loso.spelling import did_you_mean
 
 __all__ = [
     "ADAM_BETA1",
     "ADAM_BETA2",
     "ADAM_EPSILON",
     "DEFAULT_CORPUS",
+    "DEFAULT_EXPERIMENT",
     "DEFAULT_OUT_DIR",
     "DEFAULT_SEEDS",
     "EVIDENCE_TOLERANCE",
@@ -24,10 +26,12 @@ __all__ = [
     "RECIPES",
     "STATISTICS",
     "UNITS",
+    "ClusterLimits",
     "Compute",
     "GateThresholds",
     "InputSpec",
     "Recipe",
+    "Tracking",
     "TrainingNeeds",
     "check_seeds",
     "help_of",
@@ -36,6 +40,9 @@ __all__ = [
 
 DEFAULT_SEEDS: Final = (0, 1, 2, 3, 4)
 """Five members, as in Lakshminarayanan, Pritzel, Blundell 2017 (deep ensembles)."""
+
+DEFAULT_EXPERIMENT: Final = "loso"
+"""The MLflow experiment that runs are logged to."""
 
 DEFAULT_CORPUS: Final = Path("runs/phase_a/full_grid/per_frame_canonical6.jsonl")
 DEFAULT_OUT_DIR: Final = Path("runs/ensemble_v2_real")
@@ -102,7 +109,7 @@ def _check_ranges(settings: Any) -> None:
         if isinstance(value, bool) or not right_type or not low <= value <= high:
             raise BadSettings(
                 f"{f.name} is out of range",
-                expected=f"{'a whole number' if whole else 'a number'} in {low:g}..{high:g}",
+                expected=f"{'a whole number' if whole else 'a number'} in {low:.10g}..{high:.10g}",
                 found=repr(value),
             )
 
@@ -136,6 +143,7 @@ class InputSpec:
                 "no such statistic of a clip",
                 expected=" or ".join(STATISTICS),
                 found=", ".join(unknown) or "none",
+                fix=did_you_mean(next(iter(unknown), ""), STATISTICS),
             )
         for name in ("conditions", "statistics"):
             values = getattr(self, name)
@@ -172,7 +180,12 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_ranges(self)
         if self.unit not in UNITS:
-            raise BadSettings("no such unit", expected=" or ".join(UNITS), found=self.unit)
+            raise BadSettings(
+                "no such unit",
+                expected=" or ".join(UNITS),
+                found=self.unit,
+                fix=did_you_mean(self.unit, UNITS),
+            )
         if self.unit == "frame" and self.inputs.statistics != ("mean",):
             raise BadSettings("a frame has no statistics", fix="use --unit clip")
 
@@ -256,3 +269,40 @@ class Compute:
                 expected=f"a whole number in 1..{MOST_THREADS}",
                 found=f"{count!r}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where a run is logged beside its folder: nowhere, unless `mlflow` names a store."""
+
+    mlflow: str | None = _choice(
+        None, "MLflow store to log the run to, such as sqlite:///mlflow.db or http://host:5000."
+    )
+    mlflow_experiment: str = _choice(DEFAULT_EXPERIMENT, "Experiment in that store.")
+
+    def __post_init__(self) -> None:
+        if self.mlflow is not None and not self.mlflow.strip():
+            raise BadSettings("--mlflow is empty", expected="a URI such as sqlite:///mlflow.db")
+        if not self.mlflow_experiment.strip():
+            raise BadSettings("--mlflow-experiment is empty", expected="a name")
+        if self.mlflow is None and self.mlflow_experiment != DEFAULT_EXPERIMENT:
+            raise BadSettings("--mlflow-experiment says nothing alone", fix="give --mlflow URI too")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterLimits:
+    """How long a cluster is waited for, and how often a task may bring a worker down."""
+
+    connect_s: float = _setting(10.0, 0.1, 3600.0, "Seconds for a scheduler to answer.")
+    look_s: float = _setting(
+        300.0, 0.1, 86_400.0, "Seconds for a worker to try its tools: dozens of encoders at worst."
+    )
+    worker_s: float = _setting(
+        600.0, 0.1, 1e6, "Seconds without any worker that could go on, before the rest is given up."
+    )
+    deaths: int = _setting(
+        3, 1, 100, "Workers that may die on a task: the first may have had other reasons."
+    )
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)

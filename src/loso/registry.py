@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from loso.errors import BadInput, BadSettings, Refused
-from loso.files import folder_lock, read_json, sha256_of, to_json, write_atomic
+from loso.files import read_json, sha256_of, to_json, write_atomic
+from loso.locks import folder_lock
 from loso.model.files import (
     REGISTRY_FILE,
     SUMS_FILE,

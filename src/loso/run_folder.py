@@ -22,8 +22,9 @@ from loso.corpus.view import view
 from loso.crossval import SeedResult, run_loso
 from loso.engine import choose
 from loso.errors import BadInput
-from loso.files import folder_lock, read_json, sha256_of, write_atomic, write_json
+from loso.files import open_regular, read_json, remove_file, sha256_of, write_atomic, write_json
 from loso.folds import leave_one_source_out
+from loso.locks import folder_lock
 from loso.progress import Progress, silent
 from loso.recipe import DEFAULT_SEEDS, Compute, Recipe, check_seeds
 from loso.schema import CODEC_BLOCK_WIDTH, ENCODER_VOCAB_VERSION
@@ -37,14 +38,18 @@ from loso.seedfile import (
     seed_file_name,
     write_seed_file,
 )
+from loso.stored import read_parquet
 
 __all__ = [
     "BASELINES_FILE",
     "INTERVALS_FILE",
     "LOSSES_FILE",
+    "REPORT_FILE",
     "RUN_FILE",
     "VERDICT_FILES",
     "TrainedRun",
+    "fingerprint_of",
+    "read_losses",
     "train_into",
 ]
 
@@ -52,6 +57,7 @@ RUN_FILE: Final = "run.json"
 LOSSES_FILE: Final = "losses.parquet"
 INTERVALS_FILE: Final = "intervals.json"
 BASELINES_FILE: Final = "baselines.json"
+REPORT_FILE: Final = "report.html"
 VERDICT_FILES: Final = ("PROMOTE.json", "HOLD.json")
 _LOSSES: Final = {
     "seed": pl.Int64,
@@ -91,7 +97,7 @@ def train_into(
     A seed is kept where its record names the same corpus, recipe, engine and versions, and its
     predictions are the bytes it names. One of another making is refused (BadInput), unless `force`
     replaces it. `dry_run` takes one epoch and marks the files, which no gate accepts and any
-    training replaces. Verdict and intervals in the folder are removed before seeds change. What
+    training replaces. What was made of the seeds in the folder is removed before they change. What
     cannot be used is refused before anything is written; Busy where another process works in the
     folder.
     """
@@ -102,12 +108,12 @@ def train_into(
     engine, device = choose(compute.engine, compute.device)
     compute = replace(compute, engine=engine, device=device)
     leave_one_source_out(view(corpus, recipe, exclude_sources).rows["src"].to_numpy())
-    fingerprint = _unscored(corpus, recipe, exclude_sources, engine=engine, device=device)
+    fingerprint = fingerprint_of(corpus, recipe, exclude_sources, engine=engine, device=device)
     if dry_run:
         fingerprint["note"] = DRY_RUN
     warnings: tuple[str, ...] = ()
     with folder_lock(out_dir, "training"):
-        losses = _read_losses(out_dir / LOSSES_FILE)
+        losses = read_losses(out_dir / LOSSES_FILE)
         kept = [] if force else _seeds_to_keep(out_dir, seeds, fingerprint, losses)
         missing = [seed for seed in seeds if seed not in kept]
         # The plain loop gains nothing from company; one seed at a time, a kill costs only one.
@@ -122,8 +128,8 @@ def train_into(
                 progress=progress,
             )
             warnings = run.warnings
-            for name in (*VERDICT_FILES, INTERVALS_FILE, BASELINES_FILE):
-                (out_dir / name).unlink(missing_ok=True)
+            for name in (*VERDICT_FILES, INTERVALS_FILE, BASELINES_FILE, REPORT_FILE):
+                remove_file(out_dir / name)
             share_s = (time.monotonic() - group_clock) / len(group)
             for result in run.seeds:
                 losses = _with_losses(losses, result)
@@ -149,10 +155,13 @@ def train_into(
     )
 
 
-def _unscored(
+def fingerprint_of(
     corpus: Corpus, recipe: Recipe, exclude_sources: Sequence[str], *, engine: str, device: str
 ) -> dict[str, Any]:
-    """Return the keys of a seed file that are known before training: its fingerprint."""
+    """Return the keys of a seed file that are known before training: what decides a seed's bytes.
+
+    The corpus's path alone, `corpus`, has no part in that.
+    """
     spec = recipe.inputs
     packages = ["loso", "numpy", "polars", *([] if engine == "native" else ["torch"])]
     return {
@@ -241,12 +250,13 @@ def _write_seed(
     )
 
 
-def _read_losses(path: Path) -> pl.DataFrame:
-    """Return the table of losses that is there, or an empty one."""
+def read_losses(path: Path) -> pl.DataFrame:
+    """Return the loss of every member and epoch, or an empty table where none can be read."""
     empty = pl.DataFrame(schema=_LOSSES)
     try:
-        losses = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        with open_regular(path) as stream:
+            losses = read_parquet(stream.read())
+    except (OSError, ValueError):
         return empty
     return losses if losses.schema == empty.schema else empty
 

@@ -27,8 +27,9 @@ from pydantic import (
 )
 
 from loso.errors import BadEvidence
-from loso.files import write_json
+from loso.files import read_file, write_json
 from loso.recipe import InputSpec, Recipe
+from loso.records import OneFault
 
 __all__ = [
     "DRY_RUN",
@@ -108,7 +109,7 @@ _Size = Annotated[float, Field(ge=0.0, le=1e150)]  # sums of such numbers stay f
 _Undefinable = BeforeValidator(_nan_is_undefined)
 
 
-class _Record(BaseModel):
+class _Record(OneFault, BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -310,7 +311,7 @@ def read_seed_file(path: Path) -> SeedFile:
     number that is not finite is refused.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise BadEvidence(f"cannot be read ({error.strerror})", where=str(path)) from None
     return parse_seed_file(content, path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 from loso.errors import BadSettings
+from loso.files import read_file
 from loso.recipe import GateThresholds
+from loso.spelling import did_you_mean
 
 __all__ = ["load_thresholds"]
 
@@ -21,20 +22,19 @@ def load_thresholds(path: Path) -> GateThresholds:
     """
     where = str(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_file(path).decode())
     except OSError as error:
         raise BadSettings(f"cannot be read ({error.strerror})", where=where) from None
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8
         raise BadSettings(f"not valid TOML ({error})", where=where) from None
     known = [field.name for field in fields(GateThresholds) if "help" in field.metadata]
     for name in content:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             raise BadSettings(
                 f"no such limit: {name}",
                 where=where,
                 expected=" or ".join(known),
-                fix=f"did you mean {near[0]}?" if near else "",
+                fix=did_you_mean(name, known),
             )
     try:
         return GateThresholds(**content)

@@ -26,9 +26,10 @@ from loso.diagnosis import (
 )
 from loso.errors import BadEvidence, BadInput
 from loso.evidence import Evidence, collect_evidence
-from loso.files import folder_lock, sha256_of, to_json, write_atomic
+from loso.files import remove_file, sha256_of, to_json, write_atomic
 from loso.gate import Advice, GateReport, evaluate_gate
 from loso.intervals import IntervalsFile, level_key, parse_intervals
+from loso.locks import folder_lock
 from loso.made import read_made
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import DEFAULT_SEEDS, GateThresholds, is_mapped
@@ -262,15 +263,8 @@ def _write(verdict: Verdict, evidence: Evidence) -> Path:
             # Whole, but not yet in its place: a failure up to here leaves the old verdict, a kill
             # right after it none, and nothing leaves two.
             for other in others:
-                _remove(other)
+                remove_file(other)
     return path
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot be removed ({error.strerror})", where=str(path)) from None
 
 
 def _refuse_changes(evidence: Evidence, hashes: Mapping[str, Any]) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from loso.errors import LosoError
+from loso.cli.lazy import CONTEXT, Group, Verb
 
 __all__ = ["app", "main"]
 
@@ -19,7 +17,11 @@ _VERBS: Final = {
         "train:demo",
         "Take the corpus inside this package the whole way: train, calibrate, verdict.",
     ),
-    "corpus": ("corpus:app", "Corpora of measured frames: build, import, join, check."),
+    "doctor": (
+        "doctor:doctor",
+        "Say what works on this machine: ffmpeg, every encoder, the training engine, GPUs.",
+    ),
+    "corpus": ("corpus:app", "Corpora of measured frames: build, import, join, merge, check."),
     "train": (
         "train:train",
         "Train every seed with each source held out once; write scores and predictions.",
@@ -36,6 +38,10 @@ _VERBS: Final = {
         "ablate:ablate",
         "Hold a run against VMAF, a ridge, and its own networks with fewer inputs.",
     ),
+    "sweep": (
+        "sweep:sweep",
+        "Compare a grid of recipes, each source judged by the one that the other sources choose.",
+    ),
     "gate": (
         "judge:gate",
         "Hold the scores in a run's seed files against the limits: exit 0 pass, 1 fail.",
@@ -44,13 +50,21 @@ _VERBS: Final = {
         "judge:validate",
         "Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.",
     ),
+    "report": (
+        "report:report",
+        "Draw a run's records as one HTML file that opens offline; or compare two runs.",
+    ),
     "predict": (
         "predict:predict",
         "Score frames and clips, each with its interval, from measured rows or from two videos.",
     ),
     "evaluate": (
-        "predict:evaluate",
+        "evaluate:evaluate",
         "Hold a model against a corpus that it has not seen: agreement, coverage, drift of inputs.",
+    ),
+    "recommend": (
+        "recommend:recommend",
+        "Find the cheapest quality setting with which a clip meets a target.",
     ),
     "verify": (
         "verify:verify",
@@ -68,45 +82,32 @@ _VERBS: Final = {
 """For every verb the module and name of what it calls, and its line in the list of verbs."""
 
 
-class _Verb(TyperCommand):
-    """A verb whose module loads when it is called: start-up must not grow with every verb."""
-
-    def __init__(self, name: str, home: str, text: str) -> None:
-        super().__init__(name, help=text)
-        self.home = home
-
-    def load(self) -> Any:
-        """Return the real command."""
-        module, name = self.home.split(":")
-        found = getattr(import_module(f"loso.cli.{module}"), name)
-        if not isinstance(found, typer.Typer):
-            single = typer.Typer(add_completion=False, context_settings=_CONTEXT)
-            single.command(self.name)(found)
-            found = single
-        return typer.main.get_command(found)
-
-    def make_context(self, *args: Any, **extra: Any) -> Any:
-        return self.load().make_context(*args, **extra)
+_PANELS: Final = {
+    "Corpus": ("doctor", "corpus"),
+    "Train and judge": ("demo", "run", "train", "calibrate", "ablate", "sweep", "gate", "validate"),
+    "Ship and use": ("export", "registry", "verify", "predict", "evaluate", "recommend"),
+    "Look": ("report",),
+}
+"""The verbs in the order of the pipeline, under the headings of the help."""
 
 
-class _Verbs(TyperGroup):
+class _Verbs(Group):
     """The verbs, each by its name and line until it is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        for name, (home, text) in _VERBS.items():
-            self.add_command(_Verb(name, home, text))
+        for panel, names in _PANELS.items():
+            for name in names:
+                home, text = _VERBS[name]
+                self.add_command(Verb(name, home, text, panel=panel))
 
-
-_CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="loso",
     cls=_Verbs,
     help="Train small video-quality regressors, and judge them on sources they have never seen.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings=_CONTEXT,
+    context_settings=CONTEXT,
 )
 
 
@@ -131,20 +132,12 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a refusal ends in one message and its exit code."""
+    """Run the command line and end the process with its exit code."""
     # A polite kill cleans up as Ctrl-C does: children, temporary folders, half-written files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        app()
-    except LosoError as refusal:
-        from loso.cli.console import hint, print_json
+    from loso.cli.endings import call
 
-        if "--json" in sys.argv:
-            print_json(refusal.to_dict())
-        hint(f"loso: {refusal}")
-        sys.exit(refusal.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(call(app))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loso.cli.console import hint, print_json, show_progress, warn_all
+from loso.cli.console import (
+    NOTHING_WRITTEN,
+    answer,
+    hint,
+    print_json,
+    print_line,
+    print_table,
+    show_progress,
+    warn_all,
+)
 from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     JsonOption,
     KeyOption,
     SeedsOption,
     parse_seeds,
+    require_given,
 )
 from loso.cli.settings import with_settings
 from loso.recipe import DEFAULT_CORPUS, Compute
@@ -46,54 +55,57 @@ def ablate(
     Example: loso ablate runs/first --corpus corpus.jsonl
     """
     chosen = parse_seeds(seeds)
+    require_given(corpus)
     from loso.ablation import ablate_run
     from loso.corpus.load import load_corpus
     from loso.run_folder import BASELINES_FILE, VERDICT_FILES
 
     opened = load_corpus(corpus, key=key or ())
-    with show_progress("training") as progress:
+    with show_progress("training", kept=NOTHING_WRITTEN) as progress:
         baselines = ablate_run(run_dir, opened, chosen, compute=compute, progress=progress)
     warn_all(opened.warnings)
     if as_json:
         print_json(baselines.model_dump(mode="json"))
     else:
-        typer.echo("\n".join(_lines(baselines)))
+        _print_baselines(baselines)
     hint(f"wrote {run_dir / BASELINES_FILE}")
     if any((run_dir / name).exists() for name in VERDICT_FILES):
         hint("the verdict in this folder was given before: validate again")
 
 
-def _lines(baselines: BaselinesFile) -> Iterator[str]:
-    """Yield a table for each unit, the best first, then what panels leave for any model to gain."""
+def _print_baselines(baselines: BaselinesFile) -> None:
+    """Print a table for each unit, the best first, then what panels leave for any model to gain."""
     how = "" if baselines.mapping == "none" else ", mapped without the held-out source"
     for unit, figures in baselines.figures.items():
-        yield f"{baselines.target} of {unit}s, {len(baselines.sources)} sources{how}"
-        yield ""
-        yield (f"{'':21}{'PLCC':>8}{'RMSE':>9}{'gain':>9}  {'bootstrap':20}{'jackknife-t':20}beats")
+        print_line(f"{baselines.target} of {unit}s, {len(baselines.sources)} sources{how}")
+        print_line()
         gains = baselines.gains[unit]
+        rows = []
         for name, own in sorted(figures.items(), key=lambda item: item[1].rmse):
             plcc = "undef." if own.plcc is None else f"{own.plcc:.4f}"
-            row = f"{name.replace('_', ' '):21}{plcc:>8}{own.rmse:9.4g}"
-            yield row + (_gain_text(gains[name]) if name in gains else "")
-        yield ""
+            gain = _gain_cells(gains[name]) if name in gains else ("",) * 4
+            rows.append((name.replace("_", " "), plcc, f"{own.rmse:.4g}", *gain))
+        titles = ("", "PLCC", "RMSE", "gain", "bootstrap", "jackknife-t", "beats")
+        print_table(titles, rows, align="<>>>")
+        print_line()
     for name, reason in sorted(baselines.not_computed.items()):
-        yield f"no {name.replace('_', ' ')}: {reason}"
+        print_line(f"no {name.replace('_', ' ')}: {reason}")
     for found in baselines.panels:
         ceiling = "none" if found.plcc_ceiling is None else f"{found.plcc_ceiling:.4f}"
         agreed = "undefined" if found.plcc is None else f"{found.plcc:.4f}"
-        yield (
+        print_line(
             f"panels {found.panels[0]} and {found.panels[1]} on {found.n_clips} clips: PLCC "
             f"{agreed}, RMSE {found.rmse:.4g}; with equal, independent noise no model of one "
             f"panel passes PLCC {ceiling} and RMSE {found.rmse_floor:.4g}"
         )
 
 
-def _gain_text(gain: Gain) -> str:
-    drawn, left_out = _ends_text(gain.bootstrap), _ends_text(gain.jackknife)
-    answer = "yes" if gain.beats else "no"
+def _gain_cells(gain: Gain) -> tuple[str, str, str, str]:
+    text = "yes" if gain.beats else "no"
     if not gain.jackknife_agrees:
-        answer += ", but not by the jackknife" if gain.beats else ", but by the jackknife"
-    return f"{gain.rmse_gain:+9.4f}  {drawn:20}{left_out:20}{answer}"
+        text += ", but not by the jackknife" if gain.beats else ", but by the jackknife"
+    beats = answer(text, good=gain.beats)
+    return f"{gain.rmse_gain:+.4f}", _ends_text(gain.bootstrap), _ends_text(gain.jackknife), beats
 
 
 def _ends_text(ends: Ends) -> str:

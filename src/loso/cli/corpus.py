@@ -1,47 +1,50 @@
-"""`loso corpus`: build, import, join and check corpora of measured frames."""
+"""`loso corpus`: build, import, join, merge and check corpora of measured frames."""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loso.cli.console import hint, print_json, show_progress
+from loso.cli.check import check
+from loso.cli.clips import rates_of, size_of, whole_numbers
+from loso.cli.console import print_json, print_line, relay, show_progress
+from loso.cli.lazy import Group
 from loso.cli.logs import import_, join
-from loso.cli.options import JsonOption, KeyOption
-from loso.cli.settings import with_settings
+from loso.cli.merge import merge
+from loso.cli.options import JsonOption, SchedulerOption, cluster_at, one_of, presets
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadSettings, Incomplete
-from loso.recipe import TrainingNeeds
+from loso.machine import cores
 from loso.video.clips import ClipSettings
 from loso.video.measure import VmafModel
 
 if TYPE_CHECKING:
     from loso.corpus.build import BuildReport
-    from loso.corpus.check import CorpusSummary
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Corpora of measured frames: build, import, join, check.",
-    no_args_is_help=True,
+    help="Corpora of measured frames: build, import, join, merge, check.",
+    cls=Group,
     add_completion=False,
 )
-app.command("import")(import_)
-app.command()(join)
-
 _RAW = "Raw YUV clips"
 
 
 @app.command()
 def build(
     clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Source clips.")],
-    encoder: Annotated[list[str], typer.Option(help="ffmpeg's name of an encoder; repeat it.")],
+    encoder: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="ffmpeg's name of an encoder; repeat it.",
+            autocompletion=one_of("loso.video.encoders:ENCODERS"),
+        ),
+    ],
     quality: Annotated[
         list[str] | None,
         typer.Option(help="Qualities, 19,25,31 for all encoders, libsvtav1=25,35 for one."),
@@ -50,7 +53,10 @@ def build(
         list[str] | None, typer.Option(help="Target bitrates, 800k,2M; the same forms.")
     ] = None,
     preset: Annotated[
-        list[str] | None, typer.Option(help="Presets, medium or libsvtav1=8; the same forms.")
+        list[str] | None,
+        typer.Option(
+            help="Presets, medium or libsvtav1=8; the same forms.", autocompletion=presets
+        ),
     ] = None,
     encoder_args: Annotated[
         list[str] | None, typer.Option(help="More options, libx265='-tune grain'.")
@@ -90,6 +96,7 @@ def build(
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time; one for each core unless given.")
     ] = None,
+    scheduler: SchedulerOption = None,
     threads: Annotated[
         int, typer.Option(help="Threads of each encoder; they change what x264 writes.")
     ] = BuildSettings.threads,
@@ -114,12 +121,14 @@ def build(
     """Code every clip with every encoder, preset and quality, and score each frame.
 
     Finished cells are kept in a folder: a second call measures only what is missing.
+
+    Example: loso corpus build a.mp4 b.mp4 --encoder libx264 --quality 19,25,31 --out corpus.jsonl
     """
     from loso.corpus.build import build_corpus
     from loso.corpus.choices import read_choices
     from loso.video.ffmpeg import find_ffmpeg
 
-    heights = _whole_numbers("--height", ",".join(height or []))
+    heights = whole_numbers("--height", ",".join(height or []))
     if width is not None and not heights:
         raise BadSettings("--width needs --height", fix="give both, or neither")
     says_raw = width is not None or pix_fmt != ClipSettings.raw_pixel_format
@@ -129,7 +138,12 @@ def build(
             expected="a clip that ends in .yuv",
             fix="leave them out; --scale resizes references, --height says what to code at",
         )
-    fps_of_all, fps_of = _rates(fps or [], clips)
+    if jobs is not None and scheduler is not None:
+        raise BadSettings(
+            "--jobs is for this machine alone, and --scheduler was given",
+            fix="leave it out: a worker takes as many cells at a time as it has threads",
+        )
+    fps_of_all, fps_of = rates_of(fps or [], clips)
     settings = BuildSettings(
         choices=read_choices(
             encoder,
@@ -141,7 +155,7 @@ def build(
         clips=ClipSettings(
             start_s=start,
             frames=frames,
-            scale=_size("--scale", scale),
+            scale=size_of("--scale", scale),
             raw_size=None if width is None else (width, heights[0]),
             raw_pixel_format=pix_fmt,
             fps=fps_of_all,
@@ -154,22 +168,20 @@ def build(
         qsv_device=qsv_device,
         vaapi_device=vaapi_device,
     )
-    try:
-        with show_progress("corpus") as progress:
-            report = build_corpus(
-                clips,
-                settings,
-                find_ffmpeg(ffmpeg),
-                out=out,
-                parts=parts,
-                jobs=os.cpu_count() or 1 if jobs is None else jobs,
-                command=["loso", *sys.argv[1:]],
-                progress=progress,
-                say=hint,
-            )
-    except KeyboardInterrupt:
-        hint("loso: stopped; finished cells are kept, the same command goes on from them")
-        raise
+    kept = "finished cells are kept, the same command goes on from them"
+    with cluster_at(scheduler) as cluster, show_progress("corpus", kept=kept) as progress:
+        report = build_corpus(
+            clips,
+            settings,
+            find_ffmpeg(ffmpeg),
+            out=out,
+            parts=parts,
+            jobs=cores().usable if jobs is None else jobs,
+            cluster=cluster,
+            command=["loso", *sys.argv[1:]],
+            progress=progress,
+            say=relay,
+        )
     _print_report(report, as_json=json)
     if not report.rows:
         older = " and the older corpus stays" if out.exists() else ""
@@ -187,87 +199,6 @@ def build(
         )
 
 
-@app.command()
-@with_settings
-def check(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .jsonl.gz or .parquet file.")
-    ],
-    needs: TrainingNeeds,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what is in a corpus, and what is wrong with it.
-
-    Exit 0 where it can be trained on, 1 where it is too small, 2 where it cannot be used.
-    """
-    from loso.corpus.check import describe_corpus
-    from loso.corpus.load import load_corpus
-
-    summary = describe_corpus(load_corpus(corpus, key=key or ()), needs)
-    if as_json:
-        print_json(summary.to_dict())
-    else:
-        _print_summary(summary)
-    if not summary.trainable:
-        raise typer.Exit(1)
-
-
-def _print_summary(summary: CorpusSummary) -> None:
-    rows, frames, vmaf = summary.rows_per_source, summary.frames_per_clip, summary.vmaf
-    typer.echo(
-        f"{summary.path}: {summary.rows} rows, {summary.clips} clips, "
-        f"{len(summary.sources)} sources\n"
-        f"sha256           {summary.sha256}\n"
-        f"rows a source    {rows.min:g}..{rows.max:g}, median {rows.median:g}\n"
-        f"frames a clip    {frames.min:g}..{frames.max:g}, median {frames.median:g}\n"
-        f"vmaf             {vmaf.min:.4g}..{vmaf.max:.4g}, median {vmaf.median:.4g}, "
-        f"{summary.saturated_share:.1%} at 100\n"
-    )
-    _print_table(
-        ("encoder", "rows", "presets", "cq"),
-        [
-            (e.encoder, str(e.rows), " ".join(e.presets) or "-", _brief(e.cq))
-            for e in summary.encoders
-        ],
-    )
-    _print_table(
-        ("source", "rows", "clips", "encoders", "mean vmaf"),
-        [
-            (s.source, str(s.rows), str(s.clips), str(len(s.encoders)), f"{s.vmaf_mean:.2f}")
-            for s in summary.sources
-        ],
-    )
-    for note in summary.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"not trainable: {summary.shortfall}" if summary.shortfall else "can be trained on")
-
-
-def _brief(numbers: tuple[float, ...], most: int = 8) -> str:
-    if len(numbers) > most:
-        return f"{numbers[0]:g}..{numbers[-1]:g}, {len(numbers)} values"
-    return " ".join(f"{number:g}" for number in numbers)
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table that fits a terminal, or columns of plain text elsewhere; then a blank line."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*header, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-    else:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        for row in (header, *rows):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            typer.echo("  ".join(cells).rstrip())
-    typer.echo()
-
-
 def _print_report(report: BuildReport, *, as_json: bool) -> None:
     if as_json:
         print_json(
@@ -281,58 +212,13 @@ def _print_report(report: BuildReport, *, as_json: bool) -> None:
             }
         )
     elif report.rows:
-        typer.echo(
+        print_line(
             f"{report.corpus}: {report.rows} rows from {report.cells - len(report.missing)} of "
             f"{report.cells} cells, {report.reused} of them measured before"
         )
 
 
-def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(item) for item in text.split(",") if item.strip())
-    except ValueError:
-        raise BadSettings(
-            "not a list of whole numbers",
-            where=option,
-            expected="such as 720,540",
-            found=repr(text),
-        ) from None
-
-
-def _size(option: str, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    size = re.fullmatch(r"(\d+)x(\d+)", text)
-    if size is None:
-        raise BadSettings("not a size", where=option, expected="such as 640x360", found=repr(text))
-    return int(size[1]), int(size[2])
-
-
-def _rates(texts: list[str], clips: list[Path]) -> tuple[Fraction | None, dict[str, Fraction]]:
-    """Return the rate for all clips that carry none, and those said for one clip by its stem."""
-    from loso.video.encoders import closest
-
-    for_all, for_one = None, {}
-    stems = [clip.stem for clip in clips]
-    for text in texts:
-        stem, equals, rate = text.rpartition("=")
-        if equals and stem not in stems:
-            raise BadSettings(
-                "names no clip of this build",
-                where="--fps",
-                found=repr(stem),
-                fix=closest(stem, stems) or "give the clip's file name without its ending",
-            )
-        try:
-            value = Fraction(rate)
-        except (ValueError, ZeroDivisionError):
-            value = Fraction(0)
-        if value <= 0:
-            raise BadSettings(
-                "not a frame rate", where="--fps", expected="such as 25 or 30000/1001", found=text
-            )
-        if equals:
-            for_one[stem] = value
-        else:
-            for_all = value
-    return for_all, for_one
+app.command("import")(import_)
+app.command()(join)
+app.command()(merge)
+app.command()(check)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from loso.cli.console import hint, print_json, show_progress, warn_all
+from loso.cli.console import (
+    NOTHING_WRITTEN,
+    Coloured,
+    answer,
+    hint,
+    print_json,
+    print_line,
+    print_table,
+    show_progress,
+    warn_all,
+)
 from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
     JsonOption,
     KeyOption,
+    SchedulerOption,
     SeedsOption,
+    computing,
     parse_seeds,
+    require_given,
 )
 from loso.cli.settings import with_settings
 from loso.recipe import DEFAULT_CORPUS, Compute, GateThresholds, is_mapped
@@ -51,6 +63,8 @@ def gate(
 
     They are taken from there as they stand; loso validate recomputes them from the predictions.
     Exit 2 where the run cannot be judged.
+
+    Example: loso gate runs/first
     """
     from loso.evidence import collect_evidence
     from loso.gate import evaluate_gate
@@ -62,8 +76,9 @@ def gate(
     if as_json:
         print_json(report.to_dict())
     else:
-        typer.echo("\n".join(_gate_lines(report)))
-        typer.echo(f"\ngate: {'pass' if report.passed else 'FAIL'}")
+        _print_gate(report)
+        print_line()
+        print_line("gate: ", _pass(report.passed))
     if evidence.predictions_sha256:
         hint(_SCORES_AS_THEY_STAND)
     target = recipe_of(next(iter(evidence.seed_files.values()))).target
@@ -93,65 +108,79 @@ def calibrate(
     ] = None,
     key: KeyOption = None,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
+    scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Calibrate a run's intervals over its sources and measure their coverage by refits.
 
     Exit 2 where the run cannot be judged or its sources do not support the level; then nothing is
     written.
+
+    Example: loso calibrate runs/first --corpus corpus.jsonl
     """
     chosen = parse_seeds(seeds)
+    require_given(corpus)
     from loso.calibration import calibrate_run
     from loso.corpus.load import load_corpus
     from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
 
     opened = load_corpus(corpus, key=key or ())
-    with show_progress("calibrating") as progress:
+    with (
+        computing(compute, scheduler) as trainer,
+        show_progress("calibrating", kept=NOTHING_WRITTEN) as progress,
+    ):
         intervals = calibrate_run(
-            loso_dir, opened, chosen, level=level, pairs=pairs, compute=compute, progress=progress
+            loso_dir, opened, chosen, level=level, pairs=pairs, compute=trainer, progress=progress
         )
     warn_all(opened.warnings)
     if as_json:
         print_json(intervals.model_dump(mode="json"))
     else:
-        typer.echo("\n".join(_interval_lines(intervals)))
+        _print_intervals(intervals)
     hint(f"wrote {loso_dir / INTERVALS_FILE}")
     if any((loso_dir / name).exists() for name in VERDICT_FILES):
         hint("the verdict in this folder was given before: validate again")
 
 
-def _interval_lines(intervals: IntervalsFile) -> Iterator[str]:
-    """Yield the rule of each pool and how it did beside mu +- z sigma."""
+def _print_intervals(intervals: IntervalsFile) -> None:
+    """Print the rule of each pool and how it did beside mu +- z sigma."""
     from loso.intervals import level_key
 
     level, coverage = level_key(intervals.default_level), intervals.coverage
     judged = f"{len(coverage.judged_sources)} of {intervals.n_calibration_sources}"
-    yield f"intervals of level {level}, supported by {intervals.n_calibration_sources} sources"
-    yield ""
-    yield f"{'pool':6}{'interval':34}{'coverage':>9}{'worst':>7}{'width':>8}   mu +- z sigma"
+    print_line(
+        f"intervals of level {level}, supported by {intervals.n_calibration_sources} sources"
+    )
+    print_line()
+    rows = []
     for pool, rule in intervals.by_pool.items():
-        quantile = f"{rule.quantiles[level]:.4g}"
-        form = f"mu +- {quantile}"
+        form = f"mu +- {rule.quantiles[level]:.4g}"
         if rule.form == "scaled":
             form += f" x (sigma + {rule.s0:.3g})"
         measured = coverage.by_pool[pool]
-        yield (
-            f"{pool:6}{form:34}{_covered(measured.hierarchical.get(level))}"
-            f"   {_covered(measured.gaussian.get(level))}"
-        )
+        ours, gaussian = measured.hierarchical.get(level), measured.gaussian.get(level)
+        rows.append((pool, form, *_covered(ours), *_covered(gaussian)))
+    figures = ("coverage", "worst", "width")
+    print_table(("pool", "interval", *figures, "mu +- z sigma", *figures[1:]), rows, align=_COVERED)
     of_rows = coverage.by_pool[intervals.unit]
-    yield ""
-    yield f"coverage is measured by refits on {judged} sources: mean, worst source, mean width"
+    print_line()
+    print_line(
+        f"coverage is measured by refits on {judged} sources: mean, worst source, mean width"
+    )
     if level in of_rows.hierarchical:
-        yield f"worst source of {intervals.unit}s: {of_rows.hierarchical[level].worst_source}"
+        worst = of_rows.hierarchical[level].worst_source
+        print_line(f"worst source of {intervals.unit}s: {worst}")
     else:
-        yield f"no coverage at level {level}: {of_rows.left_out['hierarchical'][level]}"
+        print_line(f"no coverage at level {level}: {of_rows.left_out['hierarchical'][level]}")
 
 
-def _covered(found: LevelCoverage | None) -> str:
+_COVERED: Final = "<<>>>>>>"
+
+
+def _covered(found: LevelCoverage | None) -> tuple[str, str, str]:
     if found is None:
-        return f"{'-':>9}{'-':>7}{'-':>8}"
-    return f"{found.mean:9.3f}{found.worst:7.3f}{found.mean_width:8.3g}"
+        return "-", "-", "-"
+    return f"{found.mean:.3f}", f"{found.worst:.3f}", f"{found.mean_width:.3g}"
 
 
 @with_settings
@@ -172,6 +201,8 @@ def validate(
     """Recompute a run's scores from its predictions, then write PROMOTE.json or HOLD.json.
 
     Exit 0 promote, 1 hold, 2 where the run cannot be judged; then nothing is written.
+
+    Example: loso validate runs/first --corpus corpus.jsonl
     """
     from loso.corpus.load import load_corpus
     from loso.verdict import validate_run
@@ -192,59 +223,49 @@ def print_verdict(verdict: Verdict, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(verdict.to_dict())
     else:
-        typer.echo("\n".join(_verdict_lines(verdict)))
+        _print_gate(verdict.gate)
+        print_line()
+        promoted = answer(verdict.verdict, good=verdict.verdict == "PROMOTE")
+        print_line(promoted, ": ", verdict.recommendation)
+        for sentence in verdict.diagnosis["try"]:
+            print_line("  try: ", sentence)
     hint(f"wrote {path}")
     if verdict.verdict == "HOLD":
         raise typer.Exit(1)
 
 
-def _verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield a verdict as text: the gate's table, the answer, and on HOLD what to try."""
-    yield from _gate_lines(verdict.gate)
-    yield ""
-    yield f"{verdict.verdict}: {verdict.recommendation}"
-    for sentence in verdict.diagnosis["try"]:
-        yield f"  try: {sentence}"
+def _print_gate(report: GateReport) -> None:
+    """Print the numbers beside their limits, those of each seed, and what has no say."""
+    from loso.gate import limits, margin_text
 
-
-def _gate_lines(report: GateReport) -> Iterator[str]:
-    seed, lowest = min(report.per_seed_plccs.items(), key=lambda item: item[1])
-    limits = (
-        ("mean over seeds", report.mean_plcc, 1, report.mean_plcc_threshold, report.mean_plcc_pass),
+    rows = [
         (
-            "spread of seeds",
-            report.plcc_spread,
-            -1,
-            report.plcc_spread_max,
-            report.plcc_spread_pass,
-        ),
-        (f"lowest, seed {seed}", lowest, 1, report.per_seed_min, report.per_seed_pass),
-    )
-    yield f"{'PLCC on unseen sources':24}{'value':>8}{'limit':>11}{'margin':>10}"
-    for name, value, direction, limit, passed in limits:
-        sign = ">=" if direction > 0 else "<="
-        margin = _signed(direction * (value - limit))
-        answer = "pass" if passed else "FAIL"
-        yield f"{name:24}{value:8.4f}  {sign} {limit:6g}{margin:>10}  {answer}"
+            limit.name,
+            f"{limit.value:.4f}",
+            f"{limit.sign} {limit.limit:g}",
+            margin_text(limit.margin),
+            _pass(limit.passed),
+        )
+        for limit in limits(report.to_dict())
+    ]
+    print_table(("PLCC on unseen sources", "value", "limit", "margin", ""), rows, align="<>>>")
     gain = report.gain_over_vmaf
     if gain is not None:
-        yield ""
-        answer = "pass" if gain.beats else "FAIL"
         low = "none" if gain.bootstrap.low is None else f"{gain.bootstrap.low:.4g}"
-        yield f"{'RMSE, mapped':24}{gain.model_rmse:8.4g}  that of VMAF {gain.baseline_rmse:.4g}"
-        yield f"{'gain over VMAF':24}{gain.rmse_gain:8.4g}  lower end {low} > 0  {answer}"
-    yield ""
-    for number, plcc in report.per_seed_plccs.items():
-        yield f"seed {number:<19}{plcc:8.4f}"
+        of_vmaf = f"that of VMAF {gain.baseline_rmse:.4g}"
+        own = ("RMSE, mapped", f"{gain.model_rmse:.4g}", of_vmaf, "")
+        beats = (f"{gain.rmse_gain:.4g}", f"lower end {low} > 0", _pass(gain.beats))
+        print_line()
+        print_table((), [own, ("gain over VMAF", *beats)], align="<>")
+    print_line()
+    seeds = ((f"seed {seed}", f"{plcc:.4f}") for seed, plcc in report.per_seed_plccs.items())
+    print_table((), seeds, align="<>")
     if report.advisory:
-        yield ""
-        yield "Beside the gate, without a say in it"
-    for advice in report.advisory:
-        yield f"{advice.check.replace('_', ' '):24}{advice.value:8.4g}  {advice.note}"
+        advised = [(a.check.replace("_", " "), f"{a.value:.4g}", a.note) for a in report.advisory]
+        print_line()
+        print_line("Beside the gate, without a say in it")
+        print_table((), advised, align="<>")
 
 
-def _signed(margin: float) -> str:
-    """Return a margin with four places, or its size where those would show nothing of it."""
-    if abs(margin) <= GateThresholds.tolerance:
-        return "0"
-    return f"{margin:+.4f}" if abs(margin) >= 5e-5 else f"{margin:+.0e}"
+def _pass(passed: bool) -> Coloured:
+    return answer("pass" if passed else "FAIL", good=passed)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loso.cli.console import print_json, show_progress, warn_all
+from loso.cli.console import (
+    NOTHING_WRITTEN,
+    print_json,
+    print_line,
+    print_table,
+    show_progress,
+    warn_all,
+)
 from loso.cli.options import JsonOption, KeyOption
 from loso.errors import BadSettings
 
@@ -53,6 +60,8 @@ def import_(
     """Turn libvmaf logs that exist already into a corpus, joined with a table of scores.
 
     What does not fit the pattern, or joins on one side only, is listed and refused.
+
+    Example: loso corpus import logs/*.json --name-pattern {src}_{encoder}_crf{cq} --out c.jsonl
     """
     from loso.corpus.from_logs import ImportSettings, import_logs
     from loso.corpus.names import NamePattern, read_setting
@@ -74,7 +83,7 @@ def import_(
         scale=read_scale(scale) if scale else None,
         allow_unjoined=allow_unjoined,
     )
-    with show_progress("import") as progress:
+    with show_progress("import", kept=NOTHING_WRITTEN) as progress:
         report = import_logs(
             logs, settings, out=out, command=["loso", *sys.argv[1:]], progress=progress
         )
@@ -111,6 +120,8 @@ def join(
     """Add columns of a table, such as scores of clips, to every row of a corpus.
 
     What joins on one side only is listed and refused.
+
+    Example: loso corpus join corpus.jsonl scores.csv --on clip --out scored.jsonl
     """
     from loso.corpus.join import JoinSettings, join_table
 
@@ -159,26 +170,23 @@ def _print_import(report: ImportReport) -> None:
             ("scores without a log", report.scores_without_log),
         ):
             lines.append((title, f"{len(names)}: {listed(names)}" if names else "0"))
-    typer.echo(f"{report.corpus}: {report.rows} rows from {report.logs} logs\n")
-    _print_lines(lines)
+    print_line(f"{report.corpus}: {report.rows} rows from {report.logs} logs")
+    print_line()
+    print_table((), lines)
 
 
 def _print_join(report: JoinReport) -> None:
     from loso.corpus.names import listed
 
     lone, unused = report.corpus_without_table, report.table_without_corpus
-    typer.echo(f"{report.corpus}: {report.rows} rows, joined with {report.joined} of the table\n")
-    _print_lines(
+    print_line(f"{report.corpus}: {report.rows} rows, joined with {report.joined} of the table")
+    print_line()
+    print_table(
+        (),
         [
             ("new columns", listed(report.columns) or "none"),
             *(("renamed", f"{name} (rows: {count})") for name, count in report.aliases.items()),
             ("rows left out", f"{report.left_out}: {listed(lone)}" if lone else "0"),
             ("table rows unused", f"{len(unused)}: {listed(unused)}" if unused else "0"),
-        ]
+        ],
     )
-
-
-def _print_lines(lines: list[tuple[str, str]]) -> None:
-    width = max(len(title) for title, _ in lines)
-    for title, text in lines:
-        typer.echo(f"{title.ljust(width)}  {text}")

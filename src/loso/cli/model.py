@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from loso.cli.console import hint, print_json, show_progress, warn_all
-from loso.cli.options import JsonOption, KeyOption
+from loso.cli.console import (
+    answer,
+    hint,
+    print_json,
+    print_line,
+    print_table,
+    show_progress,
+    warn_all,
+)
+from loso.cli.lazy import Group
+from loso.cli.options import JsonOption, KeyOption, StemOption, require_given
 from loso.cli.settings import with_settings
 from loso.recipe import DEFAULT_CORPUS, Compute
 
@@ -17,7 +26,7 @@ __all__ = ["export", "registry_app"]
 registry_app = typer.Typer(
     name="registry",
     help="Which exported models are for production: list, flip, unflip.",
-    no_args_is_help=True,
+    cls=Group,
     add_completion=False,
 )
 
@@ -26,10 +35,6 @@ RunDir = Annotated[
 ]
 ModelDir = Annotated[
     Path, typer.Argument(metavar="MODEL_DIR", help="Folder of an export.", show_default=False)
-]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", metavar="STEM", help="Which model, where several share the folder."),
 ]
 SignOption = Annotated[
     Path | None,
@@ -59,11 +64,13 @@ def export(
 
     Example: loso export runs/first --corpus corpus.jsonl --out-dir model
     """
+    require_given(corpus)
     from loso.corpus.load import load_corpus
     from loso.export import export_model
     from loso.model.files import DEFAULT_STEM
 
-    with show_progress("final fit") as progress:
+    kept = "the same command begins anew, and completes what is half written"
+    with show_progress("final fit", kept=kept) as progress:
         exported = export_model(
             run_dir,
             load_corpus(corpus, key=key or ()),
@@ -88,17 +95,20 @@ def export(
             }
         )
     else:
-        for member in manifest.members:
-            typer.echo(f"{member.sha256}  {member.onnx}")
-        typer.echo(f"{manifest.sha256}  {manifest.onnx}")
-        typer.echo(f"{manifest.id}: {manifest.ensemble_size} members and their ensemble")
+        sums = [(member.sha256, member.onnx) for member in manifest.members]
+        for sha256, graph in (*sums, (manifest.sha256, manifest.onnx)):
+            print_line(f"{sha256}  {graph}")
+        print_line(f"{manifest.id}: {manifest.ensemble_size} members and their ensemble")
     hint(f"wrote {out_dir}; members are marked smoke: true")
     hint(f"next: loso registry flip {out_dir} --verdict {run_dir / 'PROMOTE.json'}")
 
 
 @registry_app.command("list")
 def list_registry(model_dir: ModelDir, as_json: JsonOption = False) -> None:
-    """List the models of a folder, and whether their graphs are the ones that it names."""
+    """List the models of a folder, and whether their graphs are the ones that it names.
+
+    Example: loso registry list model
+    """
     from loso.registry import list_models
 
     models = list_models(model_dir)
@@ -106,10 +116,16 @@ def list_registry(model_dir: ModelDir, as_json: JsonOption = False) -> None:
         records = [{**m.entry.model_dump(mode="json"), "state": m.state} for m in models]
         print_json({"models": records})
         return
-    width = max((len(model.entry.id) for model in models), default=0)
-    for model in models:
-        use = "trial" if model.entry.smoke else "production"
-        typer.echo(f"{model.entry.id:{width}}  {use:10}  {model.state:8}  {model.entry.onnx}")
+    rows = [
+        (
+            model.entry.id,
+            "trial" if model.entry.smoke else "production",
+            answer(model.state, good=model.state == "whole"),
+            model.entry.onnx,
+        )
+        for model in models
+    ]
+    print_table(("model", "use", "state", "graph"), rows)
 
 
 @registry_app.command()
@@ -125,13 +141,15 @@ def flip(
     again: Annotated[
         bool, typer.Option("--again", help="Take a model back that was withdrawn.")
     ] = False,
-    name: NameOption = None,
+    name: StemOption = None,
     sign: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Mark a model's members as production, on the verdict that they were exported on.
 
     Exit 1 where anything does not match; then nothing is written.
+
+    Example: loso registry flip model --verdict runs/first/PROMOTE.json
     """
     from loso.model.files import promotion_name
     from loso.registry import flip as flip_model
@@ -142,7 +160,7 @@ def flip(
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        typer.echo(f"{record.id}: {len(record.members)} members are for production (smoke: false)")
+        print_line(f"{record.id}: {len(record.members)} members are for production (smoke: false)")
     hint(f"wrote {model_dir / promotion_name(record.id)}")
 
 
@@ -150,11 +168,14 @@ def flip(
 def unflip(
     model_dir: ModelDir,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, in one line.")],
-    name: NameOption = None,
+    name: StemOption = None,
     sign: SignOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a model's members out of production, with the reason recorded."""
+    """Take a model's members out of production, with the reason recorded.
+
+    Example: loso registry unflip model --reason "scores of dark scenes are off"
+    """
     from loso.model.files import promotion_name
     from loso.registry import unflip as unflip_model
 
@@ -163,5 +184,5 @@ def unflip(
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        typer.echo(f"{record.id}: {len(record.members)} members are on trial (smoke: true)")
+        print_line(f"{record.id}: {len(record.members)} members are on trial (smoke: true)")
     hint(f"wrote {model_dir / promotion_name(record.id)}")

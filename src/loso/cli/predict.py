@@ -1,36 +1,27 @@
-"""Commands that use a model: `predict` and `evaluate`."""
+"""The command that scores: `predict`."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from loso.cli.console import hint, print_json, warn_all
-from loso.cli.options import JsonOption, KeyOption
+from loso.cli.console import hint, print_json, print_line, print_table, warn_all
+from loso.cli.options import JsonOption, KeyOption, ModelOption, StemOption, one_of, presets
 from loso.errors import BadInput, BadSettings
 from loso.schema import ENCODER_VOCAB
+from loso.spelling import nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from loso.evaluate import Agreement, Evaluation
     from loso.predict import Prediction
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["predict"]
 
-ModelOption = Annotated[
-    Path, typer.Option("--model", metavar="DIR", help="A model folder.", show_default=False)
-]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="Stem of the model, where the folder holds several."),
-]
 _VIDEOS: Final = "Two videos instead of rows"
 
 
@@ -48,13 +39,20 @@ def predict(
         typer.Option(help="What was made of it, as many frames.", rich_help_panel=_VIDEOS),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="What coded it, libx264.", rich_help_panel=_VIDEOS)
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What coded it, libx264.",
+            rich_help_panel=_VIDEOS,
+            autocompletion=one_of("loso.schema:ENCODER_VOCAB"),
+        ),
     ] = None,
     cq: Annotated[
         float | None, typer.Option(help="At which quality setting.", rich_help_panel=_VIDEOS)
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="With which preset.", rich_help_panel=_VIDEOS)
+        str | None,
+        typer.Option(help="With which preset.", rich_help_panel=_VIDEOS, autocompletion=presets),
     ] = None,
     width: Annotated[
         int | None, typer.Option(help="Of raw .yuv videos.", rich_help_panel=_VIDEOS)
@@ -79,7 +77,7 @@ def predict(
     ] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="One row a clip, not a frame.")] = False,
     key: KeyOption = None,
-    name: NameOption = None,
+    name: StemOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the rows here: .jsonl, .csv or .parquet.")
     ] = None,
@@ -140,35 +138,9 @@ def predict(
         of_clips = pooled or predictor.model.unit == "clip"
         print_json(_record(prediction, pooled=of_clips))
     elif out is None and sys.stdout.isatty():
-        typer.echo("\n".join(_clip_lines(prediction)))
+        _print_clips(prediction)
     elif out is None:
         sys.stdout.write(_to_lines(table))
-
-
-def evaluate(
-    model: ModelOption,
-    corpus: Annotated[
-        Path, typer.Option("--corpus", help="A corpus the model has not seen.", show_default=False)
-    ],
-    key: KeyOption = None,
-    name: NameOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Hold a model against a corpus that it has not seen: agreement, coverage, drift of inputs.
-
-    Example: loso evaluate --model models --corpus other.jsonl
-    """
-    from loso.corpus.load import load_corpus
-    from loso.evaluate import evaluate_model
-    from loso.predict import Predictor
-
-    predictor = Predictor.load(model, name)
-    evaluation = evaluate_model(predictor, load_corpus(corpus, key=key or ()))
-    warn_all(evaluation.warnings)
-    if as_json:
-        print_json(evaluation.to_dict())
-    else:
-        typer.echo("\n".join(_evaluation_lines(evaluation)))
 
 
 def _setting(text: str) -> tuple[str, float | str]:
@@ -192,22 +164,21 @@ def _refuse_misspelt(encoder: str | None) -> None:
     """Refuse a name that is nearly one of the vocabulary: as `unknown` it would score otherwise."""
     if encoder is None or encoder in ENCODER_VOCAB:
         return
-    near = difflib.get_close_matches(encoder, ENCODER_VOCAB, n=1, cutoff=0.8)
+    near = nearest(encoder, ENCODER_VOCAB, least=0.8)
     if near:
         raise BadSettings(
-            "no such encoder", where="--encoder", found=encoder, fix=f"did you mean {near[0]}?"
+            "no such encoder", where="--encoder", found=encoder, fix=f"did you mean {near}?"
         )
 
 
 def _read_rows(name: str) -> pl.DataFrame:
     """Return the rows in a file of one of `_READERS`, or the JSON lines on stdin."""
-    import gzip
     import io
-    import zlib
 
     import polars as pl
 
     from loso.corpus.jsonl import read_jsonl
+    from loso.stored import read_parquet, unpack
 
     if name == "-":
         return _whole_numbers(read_jsonl(sys.stdin.buffer.read(), "stdin"))
@@ -217,16 +188,16 @@ def _read_rows(name: str) -> pl.DataFrame:
             where=name,
             expected=f"a name that ends in {', '.join(_READERS)}, or - for JSON lines on stdin",
         )
-    unreadable = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError)
+    unreadable = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
     try:
         content = Path(name).read_bytes()
         if name.endswith(".gz"):
-            content = gzip.decompress(content)
+            content = unpack(content)
         if name.endswith(".csv"):
             return pl.read_csv(io.BytesIO(content), infer_schema_length=None)
         if name.endswith(".parquet"):
-            return pl.read_parquet(io.BytesIO(content))
-    except (*unreadable, zlib.error) as error:
+            return read_parquet(content)
+    except unreadable as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise BadInput(f"cannot be read ({reason})", where=name) from None
     return _whole_numbers(read_jsonl(content, name))
@@ -271,73 +242,47 @@ def _record(prediction: Prediction, *, pooled: bool) -> dict[str, Any]:
 # -- Text for people ------------------------------------------------------------------------------
 
 
-def _clip_lines(prediction: Prediction) -> Iterator[str]:
+def _print_clips(prediction: Prediction) -> None:
+    """Print each clip's scores with their intervals; what all clips share is said once, above."""
     clips = prediction.clips
     names = clips.columns[: clips.columns.index("n_frames")]
-    labels = [
-        " ".join(f"{value}" for value in row if value is not None)
-        for row in clips.select(names).iter_rows()
-    ]
-    width = max(map(len, ("clip", *labels)))
+    others = [name for name in names if name != "clip"]
+    if clips.select(others).n_unique() == clips.height:  # a corpus' name of a clip joins the others
+        names = others
+    varying = [name for name in names if clips[name].n_unique() > 1]
+    shared = {name: _name(clips[name][0]) for name in names if name not in varying and clips.height}
+    if told := ", ".join(f"{name} {value}" for name, value in shared.items() if value != "-"):
+        print_line(f"every clip: {told}" if varying else told)
+        print_line()
     at = "" if prediction.level is None else f" {100 * prediction.level:g} %"
     pools = {"mean": "mean_", "p5": "p5_", "hmean": "hmean_"}
     if "mu" in clips.columns:  # one score a clip
         pools = {"score": ""}
-    yield f"{'clip':{width}}  frames" + "".join(f"  {pool + at:>22}" for pool in pools)
-    for label, row in zip(labels, clips.iter_rows(named=True), strict=True):
-        cells = "".join(f"  {_cell(row, prefix):>22}" for prefix in pools.values())
-        yield f"{label:{width}}  {row['n_frames']:6}{cells}"
-    yield f"intervals: {prediction.interval}"
+    rows = [
+        (
+            *(_name(row[name]) for name in varying),
+            f"{row['n_frames']}",
+            *(_cell(row, prefix) for prefix in pools.values()),
+        )
+        for row in clips.iter_rows(named=True)
+    ]
+    titles = (*varying, "frames", *(pool + at for pool in pools))
+    align = "".join(">" if clips[name].dtype.is_numeric() else "<" for name in varying)
+    print_table(titles, rows, align=align.ljust(len(titles), ">"))
+    print_line(f"intervals: {prediction.interval}")
+
+
+def _name(value: Any) -> str:
+    """Return what names a clip as people write it, `-` where that is not known."""
+    if value is None:
+        return "-"
+    return f"{value:.10g}" if isinstance(value, float) else f"{value}"
 
 
 def _cell(row: dict[str, Any], prefix: str) -> str:
+    """Return a score and its interval, whose ends are shown to about three figures."""
     score = f"{row[f'{prefix}mu']:.2f}"
     if row[f"{prefix}lower"] is None:
         return score
-    return f"{score} [{row[f'{prefix}lower']:.2f}, {row[f'{prefix}upper']:.2f}]"
-
-
-def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
-    yield (
-        f"{evaluation.model} on {evaluation.corpus}: {evaluation.rows} rows, {evaluation.clips} "
-        f"clips, target {evaluation.target}"
-    )
-    titles = {"frame": "frames", "mean": "clips, mean of their frames", "clip": "clips"}
-    for pool, title in titles.items():
-        if pool not in evaluation.pools:
-            continue
-        judged = evaluation.pools[pool]
-        seen = evaluation.trained_on
-        by_source = ((f"{s} *" if s in seen else s, own) for s, own in judged.by_source.items())
-        lines = [*by_source, ("together *" if seen else "together", judged.pooled)]
-        if judged.mapped is not None:
-            lines.append(("together, mapped *" if seen else "together, mapped", judged.mapped))
-        width = max(len(source) for source, _ in lines)
-        yield f"\n{title}"
-        yield f"{'source':{width}}       n    PLCC   SROCC    RMSE  inside   width"
-        for source, agreement in lines:
-            yield f"{source:{width}}  {_agreement(agreement)}"
-    if evaluation.trained_on:
-        yield "\n*: of sources that the model was trained on, and says nothing about new ones"
-    if any(judged.mapped for judged in evaluation.pools.values()):
-        yield "\nmapped: by a rising cubic, fitted on the other sources each time"
-    if evaluation.level is not None:
-        yield f"\ninside: share within intervals of {100 * evaluation.level:g} %, mean over sources"
-    yield f"intervals: {evaluation.interval}\n"
-    width = max(12, *(len(drift.name) for drift in evaluation.inputs))
-    yield f"{'input':{width}}  shift of the mean  outside of training"
-    for drift in evaluation.inputs:
-        shift = "-" if drift.mean_shift is None else f"{drift.mean_shift:+.2f} sd"
-        yield f"{drift.name:{width}}  {shift:>17}  {_figure(drift.outside_share, '.1%'):>19}"
-
-
-def _agreement(found: Agreement) -> str:
-    return (
-        f"{found.n:6}  {_figure(found.plcc, '.4f'):>6}  {_figure(found.srocc, '.4f'):>6}  "
-        f"{found.rmse:6.2f}  {_figure(found.coverage, '.3f'):>6}  "
-        f"{_figure(found.mean_width, '.2f'):>6}"
-    )
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    ends = (row[f"{prefix}{end}"] for end in ("lower", "upper"))
+    return f"{score} " + "..".join(f"{end:.{1 if abs(end) >= 10 else 2}f}" for end in ends)

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
+from loso.cli.options import one_of
 from loso.errors import BadSettings
-from loso.recipe import RECIPES, Compute, GateThresholds, InputSpec, Recipe, TrainingNeeds
+from loso.recipe import RECIPES, Compute, GateThresholds, InputSpec, Recipe, Tracking, TrainingNeeds
+from loso.spelling import did_you_mean
 
 __all__ = ["with_settings"]
 
@@ -21,6 +23,7 @@ _PANELS: Final = {
     TrainingNeeds: "Least corpus",
     GateThresholds: "Gate",
     Compute: "Machine",
+    Tracking: "Tracking",
 }
 """Settings classes, and the headings under which their options stand in a command's help."""
 
@@ -42,6 +45,14 @@ _INPUTS: Final = {
     "group_by": (str, "--group-by", "Column whose values are the sources to hold out."),
 }
 """Fields of InputSpec that are options: type, name and help."""
+
+_NAMES: Final = {
+    "unit": one_of("loso.recipe:UNITS"),
+    "statistics": one_of("loso.recipe:STATISTICS"),
+    "engine": one_of("loso.engine:ENGINES"),
+    "device": one_of("loso.engine:DEVICES"),
+}
+"""What completes the values of fields that take one of a few."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,14 +97,21 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(settings: type, field: Field[Any]) -> inspect.Parameter:
     kind = get_type_hints(settings)[field.name]
-    info = typer.Option(help=field.metadata["help"], rich_help_panel=_PANELS[settings])
+    info = typer.Option(
+        help=field.metadata["help"],
+        rich_help_panel=_PANELS[settings],
+        autocompletion=_NAMES.get(field.name),
+    )
     return _parameter(field.name, Annotated[kind, info], field.default)
 
 
 def _recipe_options() -> list[inspect.Parameter]:
     """Return options whose default is "not given", and whose help shows the usual recipe's."""
     text = f"A whole recipe, {' or '.join(RECIPES)}, which the options below change."
-    info = typer.Option("--recipe", help=text, rich_help_panel=_PANELS[Recipe])
+    names = one_of("loso.recipe:RECIPES")
+    info = typer.Option(
+        "--recipe", help=text, rich_help_panel=_PANELS[Recipe], autocompletion=names
+    )
     options = [_parameter("recipe_name", Annotated[str, info], _USUAL)]
     kinds = get_type_hints(Recipe)
     for field in fields(Recipe):
@@ -132,7 +150,13 @@ def _unset(
     panel: str = _PANELS[Recipe],
 ) -> inspect.Parameter:
     show = shown if shown not in {"", "()", "False"} else False
-    info = typer.Option(*names, help=text, rich_help_panel=panel, show_default=show)
+    info = typer.Option(
+        *names,
+        help=text,
+        rich_help_panel=panel,
+        show_default=show,
+        autocompletion=_NAMES.get(name),
+    )
     return _parameter(name, Annotated[kind | None, info], None)
 
 
@@ -144,8 +168,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _recipe(recipe_name: str, **given: Any) -> Recipe:
     """Return the recipe of that name, changed by the options that were given."""
     if recipe_name not in RECIPES:
-        expected = " or ".join(RECIPES)
-        raise BadSettings("no such recipe", expected=expected, found=recipe_name)
+        raise BadSettings(
+            "no such recipe",
+            expected=" or ".join(RECIPES),
+            found=recipe_name,
+            fix=did_you_mean(recipe_name, RECIPES),
+        )
     changed = {name: value for name, value in given.items() if value is not None}
     inputs: dict[str, Any] = {name: changed.pop(name) for name in _INPUTS if name in changed}
     if "features" in inputs:

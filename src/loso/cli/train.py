@@ -5,18 +5,28 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from loso.cli.console import hint, print_json, show_progress, warn_all
+from loso.cli.console import (
+    hint,
+    print_json,
+    print_line,
+    print_table,
+    show_progress,
+    warn_all,
+)
 from loso.cli.options import (
     DEFAULT_SEEDS_TEXT,
     CorpusRootOption,
     JsonOption,
     KeyOption,
+    SchedulerOption,
     SeedsOption,
+    computing,
     parse_seeds,
+    require_given,
 )
 from loso.cli.settings import with_settings
 from loso.recipe import (
@@ -26,6 +36,7 @@ from loso.recipe import (
     Compute,
     GateThresholds,
     Recipe,
+    Tracking,
     TrainingNeeds,
 )
 
@@ -46,12 +57,15 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="One epoch, to try the machinery; no gate takes it.")
 ]
 
+_KEPT: Final = "what was finished is kept, the same command goes on from it"
+
 
 @with_settings
 def train(
     recipe: Recipe,
     needs: TrainingNeeds,
     compute: Compute,
+    tracking: Tracking,
     corpus: CorpusOption = DEFAULT_CORPUS,
     out_dir: OutDirOption = DEFAULT_OUT_DIR,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
@@ -59,6 +73,7 @@ def train(
     key: KeyOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train every seed with each source held out once; write scores and predictions.
@@ -66,12 +81,18 @@ def train(
     Example: loso train --corpus corpus.jsonl --out-dir runs/first --seeds 0,1,2
     """
     chosen = parse_seeds(seeds)
+    require_given(corpus)
     from loso.pipeline import open_for_training
     from loso.run_folder import train_into
+    from loso.tracking.store import log_run, open_store
 
     excluded, keys = exclude_source or (), key or ()
     opened = open_for_training(corpus, needs, recipe, exclude_sources=excluded, key=keys)
-    with show_progress("training") as progress:
+    store = open_store(tracking)
+    with (
+        computing(compute, scheduler) as trainer,
+        show_progress("training", kept=_KEPT) as progress,
+    ):
         trained = train_into(
             out_dir,
             opened,
@@ -80,11 +101,13 @@ def train(
             exclude_sources=excluded,
             dry_run=dry_run,
             force=force,
-            compute=compute,
+            compute=trainer,
             command=sys.argv,
             progress=progress,
         )
-    warn_all((*opened.warnings, *trained.warnings))
+    logged = log_run(store, out_dir, chosen)
+    warn_all((*opened.warnings, *trained.warnings, *logged.warnings))
+    _hint_logged(logged.run_id)
     if as_json:
         print_json(_trained_record(out_dir, trained))
     else:
@@ -102,6 +125,7 @@ def run(
     needs: TrainingNeeds,
     thresholds: GateThresholds,
     compute: Compute,
+    tracking: Tracking,
     corpus: CorpusOption = DEFAULT_CORPUS,
     out_dir: OutDirOption = DEFAULT_OUT_DIR,
     seeds: SeedsOption = DEFAULT_SEEDS_TEXT,
@@ -109,6 +133,7 @@ def run(
     key: KeyOption = None,
     corpus_root: CorpusRootOption = None,
     force: ForceOption = False,
+    scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the corpus, train, calibrate, validate: the operator's one command.
@@ -118,9 +143,10 @@ def run(
     Example: loso run --corpus corpus.jsonl --out-dir runs/first
     """
     chosen = parse_seeds(seeds)
+    require_given(corpus)
     from loso import pipeline
 
-    with show_progress("run") as progress:
+    with computing(compute, scheduler) as trainer, show_progress("run", kept=_KEPT) as progress:
         outcome = pipeline.run(
             corpus,
             out_dir,
@@ -132,7 +158,8 @@ def run(
             key=key or (),
             corpus_root=corpus_root,
             force=force,
-            compute=compute,
+            compute=trainer,
+            tracking=tracking,
             command=sys.argv,
             progress=progress,
         )
@@ -155,7 +182,7 @@ def demo(
 
     hint("Demo corpus: ten short clips, five encoders, four qualities, VMAF of every frame.")
     hint("Each clip is held out once: five networks learn from the other nine and predict it.")
-    with show_progress("run") as progress:
+    with show_progress("run", kept=_KEPT) as progress:
         outcome = pipeline.run(
             demo_corpus_path(),
             out_dir,
@@ -172,12 +199,14 @@ def demo(
 def _print_in_words(outcome: Outcome) -> None:
     gate = outcome.verdict.gate
     error = next(a.value for a in gate.advisory if a.check == "mean_rmse")
-    typer.echo(
+    text = (
         "In words: on clips they have never seen, the networks follow VMAF to within "
         f"{error:.1f} points (RMSE)\nat a correlation of {gate.mean_plcc:.4f}; to ship takes "
         f"{gate.mean_plcc_threshold:g}. VMAF is made of the very features they\nread, so this "
         "shows that the machinery works. Your own clips: loso corpus build --help\n"
     )
+    for line in text.split("\n"):
+        print_line(line)
 
 
 def _trained_record(out_dir: Path, trained: TrainedRun) -> dict[str, Any]:
@@ -193,36 +222,43 @@ def _trained_record(out_dir: Path, trained: TrainedRun) -> dict[str, Any]:
 def _print_trained(trained: TrainedRun) -> None:
     seed_files = trained.seed_files
     sources = [fold.held_out for fold in seed_files[0].folds]
-    width = max(map(len, ("held-out source", *sources)))
-    names = [f"seed {s.seed}" for s in seed_files]
-    typer.echo(f"{'held-out source':{width}}  {'  '.join(names)}  (PLCC)")
-    for i, source in enumerate(sources):
-        typer.echo(f"{source:{width}}{_aligned(names, [s.folds[i].plcc for s in seed_files])}")
-    means = _aligned(names, [s.mean_plcc for s in seed_files])
-    typer.echo(f"{'mean':{width}}{means}")
+    rows = [
+        (source, *(_plcc(file.folds[i].plcc) for file in seed_files))
+        for i, source in enumerate(sources)
+    ]
+    rows.append(("mean", *(_plcc(file.mean_plcc) for file in seed_files)))
+    titles = ("PLCC of held-out source", *(f"seed {file.seed}" for file in seed_files))
+    print_table(titles, rows, align="<".ljust(len(titles), ">"))
     how = f"trained {len(trained.trained)}, kept {len(trained.kept)} of the seeds"
-    typer.echo(f"{how} in {trained.wall_time_s:.1f} s")
+    print_line(f"{how} in {trained.wall_time_s:.1f} s")
 
 
-def _aligned(names: list[str], values: list[float | None]) -> str:
-    texts = ["undef." if value is None else f"{value:.4f}" for value in values]
-    return "".join(f"  {text:{len(name)}}" for name, text in zip(names, texts, strict=True))
+def _hint_logged(mlflow_run: str | None) -> None:
+    if mlflow_run is not None:
+        hint(f"logged to MLflow: run {mlflow_run}")
+
+
+def _plcc(value: float | None) -> str:
+    return "undef." if value is None else f"{value:.4f}"
 
 
 def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     from loso.cli.judge import print_verdict
 
     warn_all(outcome.warnings)
+    if outcome.report is not None:
+        hint(f"wrote {outcome.report}")
+    _hint_logged(outcome.mlflow_run)
     if as_json:
         print_verdict(outcome.verdict, outcome.verdict_path, as_json=True)
         return
     corpus = outcome.corpus
-    typer.echo(
+    print_line(
         f"{corpus.path.name}: {len(corpus)} rows, {len(corpus.sources)} sources, "
         f"{len(corpus.encoders)} encoders"
     )
     _print_trained(outcome.trained)
-    typer.echo("")
+    print_line()
     print_verdict(outcome.verdict, outcome.verdict_path, as_json=False)
     words = ["loso", "export", str(outcome.verdict_path.parent), "--corpus", str(corpus.path)]
     hint(f"next: {shlex.join([*words, '--out-dir', 'model'])}")

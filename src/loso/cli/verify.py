@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loso.cli.console import hint, print_json
-from loso.cli.options import JsonOption, KeyOption
+from loso.cli.console import answer, hint, print_json, print_line, print_table, show_progress
+from loso.cli.options import JsonOption, KeyOption, StemOption
 
 if TYPE_CHECKING:
     from loso.verify import Verification
@@ -38,10 +37,7 @@ def verify(
         Path | None,
         typer.Option("--public-key", metavar="KEY", help="Key (PEM) of who signed the folder."),
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="STEM", help="Which model, where several share the folder."),
-    ] = None,
+    name: StemOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the whole chain behind a model again and report all that is wrong.
@@ -52,19 +48,21 @@ def verify(
     """
     from loso.verify import verify_model
 
-    found = verify_model(
-        model_dir,
-        stem=name,
-        run_dir=run,
-        corpus=corpus,
-        key=key or (),
-        refit=refit,
-        public_key=public_key,
-    )
+    with show_progress("refit", kept="nothing is ever written here") as progress:
+        found = verify_model(
+            model_dir,
+            stem=name,
+            run_dir=run,
+            corpus=corpus,
+            key=key or (),
+            refit=refit,
+            public_key=public_key,
+            progress=progress,
+        )
     if as_json:
         print_json(found.to_dict())
     else:
-        typer.echo("\n".join(_lines(found)))
+        _print_findings(found)
     for note in found.notes:
         hint(f"note: {note}")
     for what, given in (("--run", run), ("--corpus", corpus)):
@@ -74,14 +72,13 @@ def verify(
         raise typer.Exit(1)
 
 
-def _lines(found: Verification) -> Iterator[str]:
-    """Yield the findings, two lines each, and the answer."""
-    width = max((len(finding.check) for finding in found.findings), default=0)
-    for finding in found.findings:
-        yield f"{finding.check:{width}}  {finding.file}"
-        yield f"{'':{width}}  {finding}"
+def _print_findings(found: Verification) -> None:
+    """Print the findings and the answer."""
     if found.findings:
-        yield ""
+        rows = [(finding.check, finding.file, str(finding)) for finding in found.findings]
+        print_table(("check", "file", "finding"), rows)
+        print_line()
     count = len(found.findings)
-    answer = "clean" if found.clean else f"{count} finding{'s' * (count > 1)}"
-    yield f"{', '.join(found.models)}: {answer} in {found.n_files} files"
+    text = "clean" if found.clean else f"{count} finding{'s' * (count > 1)}"
+    verdict = answer(text, good=found.clean)
+    print_line(f"{', '.join(found.models)}: ", verdict, f" in {found.n_files} files")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Correlation", "finite_pair", "is_constant", "krocc", "plcc", "srocc"]
+__all__ = ["Correlation", "defined_mean", "finite_pair", "is_constant", "krocc", "plcc", "srocc"]
 
 _ROUNDING = 1e-13
 """Deviations below this share of the mean are rounding noise (scipy.stats.pearsonr warns there)."""
@@ -99,6 +101,17 @@ def krocc(y_true: ArrayLike, y_pred: ArrayLike) -> Correlation:
     from scipy.stats import kendalltau
 
     return Correlation(float(np.clip(kendalltau(true, pred).statistic, -1.0, 1.0)))
+
+
+def defined_mean(scores: Iterable[float | None]) -> float | None:
+    """Return the mean; None where a score is: leaving that one out would flatter the rest.
+
+    >>> defined_mean([0.5, 1.0]), defined_mean([0.5, None]), defined_mean([])
+    (0.75, None, None)
+    """
+    found = list(scores)
+    known = [score for score in found if score is not None]
+    return fmean(known) if known and len(known) == len(found) else None
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ from loso.features import Condition
 from loso.files import parse_json, read_regular
 from loso.intervals import Rule
 from loso.recipe import InputSpec
+from loso.records import OneFault, first_fault
 from loso.schema import CANONICAL_6, CODEC_BLOCK_COLUMNS
 
 __all__ = [
@@ -98,7 +99,7 @@ _Inputs = Annotated[InputSpec, WrapValidator(_feedable)]
 _Deviations = tuple[Annotated[float, Field(gt=0)], ...]
 
 
-class _Record(BaseModel):
+class _Record(OneFault, BaseModel):
     # Keys of other makers are ignored; a number that is not finite is refused.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -247,7 +248,9 @@ class RegistryEntry(_Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_on_trial(cls, content: dict[str, Any]) -> dict[str, Any]:
+    def _is_on_trial(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
         name = str(content.get("id"))
         return {"smoke": is_member_of(name.rpartition("_seed")[0], name), **content}
 
@@ -325,12 +328,9 @@ def record_of(content: bytes, path: Path, kind: type[R]) -> R:
     try:
         return kind.model_validate(parse_json(content, str(path)))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the record"
+        key, message, found = first_fault(error)
         raise BadInput(
-            f"{key} cannot be used: {first['msg']}",
-            where=str(path),
-            found=repr(first["input"])[:80],
+            f"{key or 'the record'} cannot be used: {message}", where=str(path), found=found
         ) from None
 
 

@@ -7,23 +7,25 @@ the run, and its numbers against what the run's own records give.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loso.baselines import Gain
 from loso.calibration import check_rules
 from loso.corpus.load import Corpus
 from loso.errors import BadInput, Refused
 from loso.evidence import Evidence, collect_evidence, differ
-from loso.files import sha256_of
+from loso.files import read_file, sha256_of
 from loso.gate import evaluate_gate
 from loso.intervals import IntervalsFile, parse_intervals
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import GateThresholds, is_mapped
+from loso.records import OneFault, first_fault
 from loso.run_folder import INTERVALS_FILE, VERDICT_FILES
 from loso.seedfile import predictions_file_name, recipe_of, seed_file_name
 
@@ -60,7 +62,7 @@ OF_THE_SEED: Final = "this_seed_loso_plcc"
 _LIMITS: Final = ("mean_plcc_threshold", "plcc_spread_max", "per_seed_min")
 
 
-class _Record(BaseModel):
+class _Record(OneFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -72,7 +74,7 @@ class PromoteGate(_Record):
     mean_plcc_threshold: float
     plcc_spread: float
     plcc_spread_max: float
-    per_seed_plccs: dict[int, float]
+    per_seed_plccs: dict[int, Annotated[float, Field(ge=-1.0, le=1.0)]]
     per_seed_min: float
     gain_over_vmaf: Gain | None = None
 
@@ -139,11 +141,11 @@ def loose_limits(gate: Mapping[str, Any]) -> dict[str, float]:
     {'mean_plcc_threshold': 0.5}
     """
     standard = GateThresholds()
-    sign = {"plcc_spread_max": 1}
+    looser = {"plcc_spread_max": operator.gt}
     return {
         name: gate[name]
         for name in _LIMITS
-        if sign.get(name, -1) * (gate[name] - getattr(standard, name)) > 0
+        if looser.get(name, operator.lt)(gate[name], getattr(standard, name))
     }
 
 
@@ -162,7 +164,7 @@ def read_promote(path: Path) -> Promote:
     Refused too where it says not what it judged, as those of the replaced validator do.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise BadInput(
             f"cannot be read ({error.strerror})",
@@ -172,9 +174,8 @@ def read_promote(path: Path) -> Promote:
     try:
         verdict = VerdictFile.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise BadInput(f"not a verdict: {key}: {first['msg']}", where=str(path)) from None
+        key, message, _ = first_fault(error)
+        raise BadInput(f"not a verdict: {key or 'the file'}: {message}", where=str(path)) from None
     if verdict.verdict != "PROMOTE" or not verdict.gate.passed:
         raise Refused("the verdict is not to promote", where=str(path), found=verdict.verdict)
     if verdict.evidence is None or verdict.evidence.corpus_sha256 is None:
@@ -265,7 +266,7 @@ def _check_hashes(run_dir: Path, promote: Promote) -> bytes | None:
         if not path.is_file() or sha256_of(path) != judged.predictions[seed]:
             raise _refusal("not the predictions that the verdict judged", path, run_dir)
     path = run_dir / INTERVALS_FILE
-    intervals = path.read_bytes() if path.is_file() else None
+    intervals = read_file(path) if path.is_file() else None
     found_sha256 = None if intervals is None else hashlib.sha256(intervals).hexdigest()
     if found_sha256 != judged.intervals_sha256:
         raise _refusal("not the intervals that stood there when the run was judged", path, run_dir)

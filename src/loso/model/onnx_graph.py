@@ -153,7 +153,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _opset(model: onnx.ModelProto, where: str) -> int:
-    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    versions = {str(entry.domain or "ai.onnx"): entry.version for entry in model.opset_import}
     opset: int = versions.get("ai.onnx", 0)
     if len(versions) != len(model.opset_import) or set(versions) != {"ai.onnx"}:
         raise _refusal(where, "operators of other makers", "ai.onnx alone", ", ".join(versions))
@@ -205,7 +205,7 @@ def _signature(model: onnx.ModelProto, where: str, outputs: Sequence[str]) -> tu
         ("inputs", graph.input, INPUT_NAMES),
         ("outputs", graph.output, tuple(outputs)),
     ):
-        found = tuple(value.name[:80] for value in values)
+        found = tuple(str(value.name)[:80] for value in values)  # bytes, where they are no UTF-8
         if found != names:
             raise _refusal(where, f"other {kind}", ", ".join(names), ", ".join(found) or "none")
     for value in (*graph.input, *graph.output):
@@ -269,7 +269,7 @@ def _take_in_weights(model: onnx.ModelProto, where: str, folder: Path | None) ->
     for tensor in model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
             continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        entries = {entry.key: str(entry.value) for entry in tensor.external_data}
         name = entries.get("location", "")
         if folder is None:
             raise _refusal(where, "weights outside the file", "all inside", name[:80])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loso.errors import BadInput, BadSettings
+from loso.progress import Progress, silent
 from loso.verify.chain import check_corpus, check_records, check_run, open_corpus
 from loso.verify.folder import Finding, Findings, Folder, check_files, check_signed
 from loso.verify.grounds import check_grounds, check_registry
@@ -56,6 +57,7 @@ def verify_model(
     key: Sequence[str] = (),
     refit: bool = False,
     public_key: Path | None = None,
+    progress: Progress = silent,
 ) -> Verification:
     """Return every finding on the models of a folder, on all of them unless `stem` names one.
 
@@ -90,7 +92,7 @@ def verify_model(
         if opened is not None:
             check_corpus(opened, model, run, findings)
         if run_dir is not None and opened is not None:
-            check_records(folder, model, run_dir, opened, findings, refit=refit)
+            check_records(folder, model, run_dir, opened, findings, refit=refit, progress=progress)
     return Verification(
         model_dir, chosen, len(folder.files), tuple(findings.all), tuple(findings.notes)
     )

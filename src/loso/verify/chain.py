@@ -22,7 +22,7 @@ from loso.corpus.view import view
 from loso.errors import BadCorpus, BadEvidence, BadInput, BadSettings, LosoError
 from loso.evidence import Evidence, collect_evidence, differ
 from loso.export import files_of
-from loso.files import sha256_of
+from loso.files import read_file, sha256_of
 from loso.gate import evaluate_gate
 from loso.inputs import Scaler, build_inputs
 from loso.model.files import MODEL_CARD, REGISTRY_FILE, member_stem
@@ -31,6 +31,7 @@ from loso.model.grounds import Grounds, VerdictFile, find_grounds
 from loso.model.onnx_build import member_graph
 from loso.model.records import Model as Made
 from loso.model.records import registry_entry_of
+from loso.progress import Progress, silent
 from loso.recheck import check_against_corpus, read_predictions
 from loso.recipe import Compute, GateThresholds
 from loso.run_folder import BASELINES_FILE, INTERVALS_FILE, VERDICT_FILES
@@ -67,7 +68,7 @@ def check_run(run_dir: Path, model: Model, findings: Findings) -> Run | None:
     path = run_dir / _PROMOTE
     verdict = None
     if path.is_file():
-        verdict = check_verdict(str(path), path.read_bytes(), model, findings)
+        verdict = check_verdict(str(path), read_file(path), model, findings)
     else:
         findings.add(str(path), "run", "missing: no verdict to promote")
     if verdict is not None:
@@ -196,6 +197,7 @@ def check_records(
     findings: Findings,
     *,
     refit: bool = False,
+    progress: Progress = silent,
 ) -> None:
     """Hold every key of a model's records, and its card, against what export would write.
 
@@ -219,7 +221,7 @@ def check_records(
         entry = registry_entry_of(made, seed).model_dump(mode="json")
         _check_entry(folder, entry, findings)
     if refit:
-        _check_weights(made, findings)
+        _check_weights(made, findings, progress)
     else:
         findings.notes.append(f"{model.file}: weights were not trained again (--refit does)")
 
@@ -306,7 +308,7 @@ def _same(ours: Any, theirs: Any) -> bool:
     return type(ours) is type(theirs) and bool(ours == theirs)
 
 
-def _check_weights(made: Made, findings: Findings) -> None:
+def _check_weights(made: Made, findings: Findings, progress: Progress) -> None:
     """Train the members once more, with their engine, and hold their weights against it.
 
     The same engine gives the same bytes on the same kind of machine; on another the scores of all
@@ -320,6 +322,7 @@ def _check_weights(made: Made, findings: Findings) -> None:
         made.grounds.promote.seeds,
         exclude_sources=made.grounds.evidence.excluded_sources,
         compute=Compute(engine=engine, device=device or "cpu"),
+        progress=progress,
     )
     width = fit.n_features
     found, expected = (one.predict(fit.inputs.matrix) for one in (fit, again))

@@ -30,6 +30,9 @@ from loso.verify.model import Model
 
 __all__ = ["check_grounds", "check_registry", "check_verdict"]
 
+_MOST: Final = 1e9
+"""Far beyond any correlation or limit of one."""
+
 _SLACK: Final = GateThresholds.tolerance
 
 
@@ -184,7 +187,7 @@ def _check_limits(name: str, record: Promotion, model: Model, findings: Findings
     """Find limits that let more through than the standard ones and that no flip accepted."""
     for sidecar in model.sidecars.values():
         limits = {ours: sidecar.gate.get(theirs) for ours, theirs in GATE_KEYS.items()}
-        if not all(isinstance(limit, int | float) for limit in limits.values()):
+        if not all(map(_is_number, limits.values())):
             return  # found where the gate is read
         loose = loose_limits(limits)
         if loose != record.accepted_limits:
@@ -204,7 +207,7 @@ def _check_gates(model: Model, findings: Findings) -> None:
         if sidecar.evidence is None or sidecar.evidence.get("corpus_sha256") is None:
             findings.add(file, "verdict", "its verdict names no corpus that was judged", "evidence")
         numbers = [gate.get(key) for key in (*GATE_KEYS.values(), OF_THE_SEED)]
-        if not all(isinstance(number, int | float) for number in numbers):
+        if not all(map(_is_number, numbers)):
             findings.add(file, "verdict", "gate lacks numbers", [*GATE_KEYS.values()], gate)
         else:
             plccs[file] = gate[OF_THE_SEED]
@@ -212,6 +215,11 @@ def _check_gates(model: Model, findings: Findings) -> None:
         for file, sidecar in model.sidecars.items():
             limits = {ours: sidecar.gate[theirs] for ours, theirs in GATE_KEYS.items()}
             _check_arithmetic(file, limits, plccs.values(), findings)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value of JSON is one that can be reckoned with: an int may be of any size."""
+    return isinstance(value, int | float) and -_MOST <= value <= _MOST
 
 
 def _check_arithmetic(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadSettings, LosoError
+from loso.machine import cores
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
 
@@ -82,7 +82,7 @@ def main(argv=None):
                 settings,
                 find_ffmpeg(),
                 out=args.out,
-                jobs=os.cpu_count() or 1,
+                jobs=cores().usable,
                 command=sys.argv if argv is None else argv,
                 progress=progress,
                 say=hint,
