@@ -236,7 +236,7 @@ def test_where_every_cell_fails_it_names_no_file_that_is_not_there(loso, clip, t
                 (
                     "--width and --pix-fmt are for raw YUV clips, and none of these is one, "
                     "expected a clip that ends in .yuv; "
-                    "leave them out; --scale resizes references, --height says what to code at"
+                    "leave them out; --height says what to code at"
                 ),
             )
             for raw in (("--width", "64", "--height", "48"), ("--pix-fmt", "yuv420p10le"))

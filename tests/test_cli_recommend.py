@@ -140,7 +140,6 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
             2,
             "for raw YUV clips, and none of these is one",
         ),
-        (("--target", "80", "--height", "36,18"), 2, "--height takes one height to code at"),
         (("--target", "80", "--height", "144"), 2, "--height is above the reference's"),
         (("--target", "80", "--fps", "fast"), 2, "--fps: not a frame rate"),
         (("--target", "80", "--ffmpeg", "nowhere"), 3, "--ffmpeg nowhere: this ffmpeg"),

@@ -13,14 +13,16 @@ from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadSettings, Busy, CannotRun
-from loso.recommend.answer import Subject, answer
-from loso.recommend.apply import apply_answer, refuse_file
+from loso.recommend.answer import Subject, Way, answer
+from loso.recommend.apply import apply_answer, file_of
+from loso.recommend.ask import ask
 from loso.recommend.bound import Bound
 from loso.recommend.desk import at_desk
 from loso.recommend.judge import VmafJudge
 from loso.recommend.question import Question
 from loso.recommend.record import lower_of, record_of
 from loso.recommend.segments import cut_out
+from loso.recommend.work import carry_out
 from loso.video.ffmpeg import find_ffmpeg
 from loso.video.pair import measure_pair
 
@@ -48,8 +50,8 @@ def settings_of(encoder="libx264", quality="30", preset="ultrafast", **options):
     return BuildSettings(choices=choices, **options)
 
 
-@pytest.fixture
-def ask(clip, ffmpeg, tmp_path):
+@pytest.fixture(name="ask")
+def asking(clip, ffmpeg, tmp_path):
     """Ask a question of the clip; what is coded is kept between calls."""
 
     def call(*targets, settings=None, parts="parts", apply=None, path=clip, **asked):
@@ -57,13 +59,14 @@ def ask(clip, ffmpeg, tmp_path):
         question = Question(targets=targets, **({"step": 3.0} | asked))
         judge = VmafJudge(question.pool)
         with at_desk([path], settings, ffmpeg, parts=tmp_path / parts, jobs=2) as desk:
-            subject = Subject.of(desk, desk.clips[0], settings.choices[0], judge, question)
-            coding = answer(subject, question, bound_of=lambda _: pytest.fail("nobody asked"))
+            (found,) = ask(desk, desk.clips, judge, question)
+            for failure in found.failures:
+                raise failure
+            (coding,) = found.codings
             applied = None
             if apply is not None:
-                cell = subject.whole(coding.answers[0].chosen.place)
-                applied = apply_answer(desk, cell, judge, targets[0], apply)
-        return coding, record_of([coding], judge, question, applied)
+                applied = apply_answer(desk, coding, coding.answers[0], judge, apply)
+        return coding, record_of(found, judge, question, applied)
 
     return call
 
@@ -89,8 +92,8 @@ def test_the_answer_is_that_of_an_exhaustive_search(ask, truth, target):
     (found,) = coding.answers
     assert (found.verdict, found.settled) == ("met", True)
     assert found.chosen.rate.value == cq[cheapest]
-    assert found.chosen.score == pytest.approx(scores[cheapest], abs=1e-9)
-    assert found.beyond.score == pytest.approx(scores[cheapest + 1], abs=1e-9)
+    assert found.chosen.score.value == pytest.approx(scores[cheapest], abs=1e-9)
+    assert found.beyond.score.value == pytest.approx(scores[cheapest + 1], abs=1e-9)
     assert coding.encodes == len(coding.tried) <= 6
 
 
@@ -147,7 +150,7 @@ def test_pools_are_those_of_the_library(ask):
         coding, _ = ask(70.0, pool=pool)
         chosen = coding.answers[0].chosen
         frames = chosen.probes[0].measured.vmaf
-        scores[pool] = chosen.score, np.percentile(frames, 5), np.mean(frames)
+        scores[pool] = chosen.score.value, np.percentile(frames, 5), np.mean(frames)
     assert scores["p5"][0] == pytest.approx(scores["p5"][1], abs=1e-9)
     assert scores["mean"][0] == pytest.approx(scores["mean"][2], abs=1e-9)
     assert len({score for score, *_ in scores.values()}) > 1
@@ -174,13 +177,18 @@ def test_the_choice_stays_above_the_target_by_the_margin(clip, ffmpeg, tmp_path)
     with at_desk([clip], settings, ffmpeg, parts=tmp_path / "parts", jobs=2) as desk:
         cut = cut_out(desk.clips[0], [0, 3], 3)
         subject = Subject.of(
-            desk, desk.clips[0], settings.choices[0], VmafJudge("mean"), question, segments=cut
+            desk,
+            desk.clips[0],
+            Way(choice=settings.choices[0]),
+            VmafJudge("mean"),
+            question,
+            segments=cut,
         )
-        coding = answer(subject, question, bound_of={80.0: bound}.get)
+        (coding,) = carry_out(desk, [answer(subject, question, bound_of={80.0: bound}.get)])
     (found,) = coding.answers
     assert found.settled
-    assert found.chosen.score >= 86.0 > found.beyond.score
-    assert lower_of(coding, found) == found.chosen.score - 6.0
+    assert found.chosen.score.lower >= 86.0 > found.beyond.score.lower
+    assert lower_of(coding, found) == found.chosen.score.value - 6.0
 
 
 # -- The whole clip -------------------------------------------------------------------------------
@@ -192,7 +200,7 @@ def test_the_coded_clip_keeps_the_promise_to_the_last_digit(ask, clip, ffmpeg, t
     coding, record = ask(80.0, apply=out)
     applied = record["applied"]
     assert applied["held"]
-    assert applied["score"] == pytest.approx(coding.answers[0].chosen.score, abs=1e-9)
+    assert applied["score"] == pytest.approx(coding.answers[0].chosen.score.value, abs=1e-9)
     # A container has the headers once, beside the packets.
     promised = record["codings"][0]["answers"][0]["bitrate_kbps"]
     assert promised - HEADERS * 8 * 25 / FRAMES / 1000 <= applied["bitrate_kbps"] <= promised
@@ -246,8 +254,8 @@ def test_a_name_that_cannot_be_coded_to_is_refused(clip, tmp_path):
     (tmp_path / "same.mkv").symlink_to(clip)
     for name, text in refused.items():
         with pytest.raises(BadSettings, match=text):
-            refuse_file(tmp_path / name, clip)
-    refuse_file(tmp_path / "new.MKV", clip)
+            file_of(tmp_path / name, clip, [clip], alone=True)
+    assert file_of(tmp_path / "new.MKV", clip, [clip], alone=True) == tmp_path / "new.MKV"
 
 
 # -- What refuses ---------------------------------------------------------------------------------

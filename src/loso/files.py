@@ -40,14 +40,16 @@ __all__ = [
 ]
 
 
-def refuse_place_of(read: Mapping[Path, str], out: Path, *, fix: str) -> None:
-    """Refuse, as BadSettings, an --out that would replace a file that is `read`, by what it is."""
+def refuse_place_of(
+    read: Mapping[Path, str], out: Path, *, fix: str, option: str = "--out"
+) -> None:
+    """Refuse, as BadSettings, an output that would replace a file that is `read`, by what it is."""
     for path, what in read.items():
         if out.resolve() == path.resolve() or (
             path.exists() and out.exists() and out.samefile(path)
         ):
             raise BadSettings(
-                f"would take the place of {what}", where="--out", found=str(out), fix=fix
+                f"would take the place of {what}", where=option, found=str(out), fix=fix
             )
 
 

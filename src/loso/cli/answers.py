@@ -5,40 +5,101 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loso.cli.console import print_line, print_table
-from loso.errors import Refused
+from loso.cli.console import print_json, print_line, print_table, relay
+from loso.errors import Incomplete, LosoError, Refused
 
 if TYPE_CHECKING:
-    from loso.recommend.answer import Answer, Coding
+    from loso.recommend.answer import Answer, Coding, Tried
     from loso.recommend.apply import Applied
+    from loso.recommend.ask import Found
     from loso.recommend.judge import Judge
     from loso.recommend.question import Question
 
-__all__ = ["hold", "print_answers", "refuse_no_answer"]
+__all__ = ["conclude"]
 
 
-def refuse_no_answer(codings: Sequence[Coding], question: Question) -> None:
-    """Refuse where no way of coding was seen to meet a target: none is promised then."""
-    for at in range(len(question.targets)):
-        if all(coding.answers[at].chosen is None for coding in codings):
-            _refuse(codings[0], codings[0].answers[at], question, alone=len(codings) == 1)
+def conclude(
+    found: Sequence[Found],
+    applied: Sequence[Applied | None],
+    judge: Judge,
+    question: Question,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what was found of each clip; refuse where one lacks an answer, or a promise broke.
+
+    Of one clip its own refusal is raised; of several each is said, and Incomplete raised.
+    """
+    from loso.recommend.record import record_of
+
+    refusals = []
+    for at, (own, coded) in enumerate(zip(found, applied, strict=True)):
+        refusal = _refusal(own, coded, judge, question)
+        if as_json:
+            print_json(record_of(own, judge, question, coded))
+        elif own.codings and not _unanswered(own, question):
+            if at:
+                print_line()
+            _print_found(own, judge, question)
+            if coded is not None and coded.held:
+                kept = f"the promise of {coded.target:g} is kept"
+                print_line(f"{coded.path}: {_scored(coded, judge)}, {kept}")
+        if refusal is not None:
+            refusals.append(refusal)
+    if len(found) == 1 and refusals:
+        raise refusals[0]
+    for refusal in refusals:
+        relay(f"failed: {refusal}")
+    if refusals:
+        raise Incomplete(
+            f"{len(refusals)} of {len(found)} clips have no answer that holds",
+            fix="their reasons stand above; what was coded is kept",
+        )
 
 
-def _refuse(coding: Coding, answer: Answer, question: Question, *, alone: bool) -> None:
-    name, best = coding.choice.encoder.name, coding.tried[0]
-    told = f"{best.rate.number}, scores {best.score:.2f}"
-    reach, whom = "reach", name if alone else f"{name}, nor of the others,"
+# -- Refusals -------------------------------------------------------------------------------------
+
+
+def _refusal(
+    found: Found, applied: Applied | None, judge: Judge, question: Question
+) -> LosoError | None:
+    """Return why a clip has no answer, or none that held; None where all is well."""
+    if found.failures:
+        return found.failures[0]
+    unanswered = _unanswered(found, question)
+    if unanswered:
+        return _no_answer(found, unanswered[0], question)
+    if applied is not None and not applied.held:
+        return Refused(
+            f"the promise of {applied.target:g} was not kept: it {_scored(applied, judge)}",
+            where=str(applied.path),
+            fix="the file stays; --segments 0 measures the whole clip before it promises",
+        )
+    return None
+
+
+def _unanswered(found: Found, question: Question) -> list[int]:
+    """Return the places of the targets that no way of coding was seen to meet."""
+    return [at for at in range(len(question.targets)) if found.cheapest(at) is None]
+
+
+def _no_answer(found: Found, at: int, question: Question) -> Refused:
+    coding = max(found.codings, key=lambda coding: coding.tried[0].score.lower)
+    answer, name, best = coding.answers[at], coding.choice.encoder.name, coding.tried[0]
+    told = f"{best.rate.number}, scores {best.score.value:.2f}"
+    reach, whom = "reach", f"{name}, nor of the others," if found.codings[1:] else name
     if answer.bound is not None:
         level = f"{100 * answer.bound.level:g} %"
-        told = f"{best.rate.number}, at least {best.score - answer.bound.margin:.2f} with {level}"
+        least = best.score.lower - answer.bound.margin
+        told = f"{best.rate.number}, at least {least:.2f} with {level}"
         reach = "be promised to reach"
     if answer.verdict == "out_of_reach":
-        raise Refused(
+        return Refused(
             f"no setting of {whom} can {reach} {answer.target:g}: the best, {told}",
             where=coding.clip.src,
             fix="lower the --target",
         )
-    raise Refused(
+    return Refused(
         f"{question.max_encodes} encodes showed no setting that can {reach} {answer.target:g}: the "
         f"best tried, {told}",
         where=coding.clip.src,
@@ -46,38 +107,83 @@ def _refuse(coding: Coding, answer: Answer, question: Question, *, alone: bool) 
     )
 
 
-def print_answers(codings: Sequence[Coding], judge: Judge, question: Question) -> None:
-    """Print every answer, and how the ways of coding compare."""
-    if len(codings) == 1 and len(question.targets) == 1:
-        _print_answer(codings[0], codings[0].answers[0], judge, question)
-        return
-    from loso.recommend.compare import compare
-    from loso.recommend.record import evidence_of, lower_of
+# -- Answers --------------------------------------------------------------------------------------
 
-    print_line(f"{codings[0].clip.src}: {judge.name}, {question.pool}")
+
+def _print_found(found: Found, judge: Judge, question: Question) -> None:
+    """Print every answer for one clip, and how the ways of coding compare."""
+    if len(found.codings) == 1 and len(question.targets) == 1:
+        _print_answer(found.codings[0], judge, question)
+        return
+    _print_table(found, judge, question)
+    _print_comparison(found)
+    from loso.recommend.record import evidence_of
+
+    basis = (evidence_of(c, answer, judge) for c in found.codings for answer in c.answers)
+    for evidence in dict.fromkeys(basis):
+        print_line(f"scores: {evidence}")
+    remarks = (
+        r for c in found.codings for a in c.answers if a.chosen for r in a.chosen.score.remarks
+    )
+    for remark in dict.fromkeys(remarks):
+        print_line(remark)
+
+
+def _print_table(found: Found, judge: Judge, question: Question) -> None:
+    from loso.recommend.compare import compare
+    from loso.recommend.record import lower_of
+
+    print_line(f"{found.clip.src}: {judge.name}, {question.pool}")
     print_line()
+    of_heights = any(own[1:] for _, own in found.by_choice())
+    cheapest = [found.cheapest(at) for at in range(len(question.targets))]
     rows = []
-    for beside in compare(codings):
+    for beside in compare(found.codings):
         coding = beside.coding
-        for answer, exact in zip(coding.answers, beside.bitrates_kbps, strict=True):
-            chosen, lower = answer.chosen, lower_of(coding, answer)
-            found = ["-", "-", "-", "-"]
-            if chosen is not None:
-                found = [
-                    chosen.rate.number,
-                    f"{chosen.score:.2f}",
-                    "-" if lower is None else f"{lower:.2f}",
-                    f"{chosen.bitrate_kbps:.0f}",
-                ]
-            own = [coding.choice.encoder.name, coding.choice.preset, f"{answer.target:g}"]
-            told = "-" if exact is None else f"{exact:.0f}"
-            rows.append([*own, *found, told, _VERDICTS[answer.verdict, answer.settled]])
-    titles = ("encoder", "preset", "target", "quality", "score", "at least", "kbit/s", "at target")
-    print_table((*titles, ""), rows, align="<<>>>>>><")
+        for at, (answer, exact) in enumerate(
+            zip(coding.answers, beside.bitrates_kbps, strict=True)
+        ):
+            best = cheapest[at]
+            is_best = bool(found.codings[1:]) and best is not None and best[1] is answer
+            rows.append(
+                (
+                    coding.choice.encoder.name,
+                    coding.choice.preset,
+                    *([f"{coding.height}"] if of_heights else []),
+                    f"{answer.target:g}",
+                    *_chosen(answer.chosen, lower_of(coding, answer)),
+                    "-" if exact is None else f"{exact:.0f}",
+                    "the cheapest" if is_best else _VERDICTS[answer.verdict, answer.settled],
+                )
+            )
+    titles = [*("encoder", "preset"), *(["height"] if of_heights else []), "target", "quality"]
+    titles += ["score", "at least", "kbit/s", "at target", ""]
+    print_table(titles, rows, align="<<" + ">" * (len(titles) - 3) + "<")
     print_line()
-    for beside in compare(codings)[1:]:
-        choice, bd = beside.coding.choice, beside.bd
-        told = f"{choice.encoder.name} {choice.preset} against the first: "
+
+
+def _chosen(chosen: Tried | None, lower: float | None) -> tuple[str, ...]:
+    if chosen is None:
+        return "-", "-", "-", "-"
+    return (
+        chosen.rate.number,
+        f"{chosen.score.value:.2f}",
+        "-" if lower is None else f"{lower:.2f}",
+        f"{chosen.bitrate_kbps:.0f}",
+    )
+
+
+def _print_comparison(found: Found) -> None:
+    """Print what each choice costs beside the first, and which heights are worth having."""
+    from loso.recommend.compare import compare
+
+    for beside in compare(found.codings)[1:]:
+        coding, bd = beside.coding, beside.bd
+        if coding.choice == found.codings[0].choice:  # another height: the hull tells of it
+            continue
+        told = f"{coding.choice.encoder.name} {coding.choice.preset} against the first: "
+        if coding.height != found.codings[0].height:
+            told = f"{coding.height} high, {told}"
         if bd is None:
             print_line(told + beside.reason)
         else:
@@ -85,8 +191,24 @@ def print_answers(codings: Sequence[Coding], judge: Judge, question: Question) -
                 f"{told}{bd.percent:+.1f} % bitrate at equal quality (BD-rate, {bd.low:.1f} to "
                 f"{bd.high:.1f}, {100 * bd.overlap:.0f} % of the range of both)"
             )
-    for evidence in dict.fromkeys(evidence_of(c, answer) for c in codings for answer in c.answers):
-        print_line(f"scores: {evidence}")
+    from loso.recommend.hull import hull_of
+
+    for choice, own in found.by_choice():
+        if own[1:]:
+            name = f"{choice.encoder.name} {choice.preset}"
+            print_line(f"{name}, convex hull: {', '.join(_spans(hull_of(own)))}")
+
+
+def _spans(hull: Sequence[tuple[Coding, Tried]]) -> list[str]:
+    """Return which height is worth having from which bitrate and score on."""
+    spans = []
+    before = 0
+    for coding, tried in hull:
+        if coding.height != before:
+            score, kbps = tried.score.value, tried.bitrate_kbps
+            spans.append(f"{coding.height} from {kbps:.0f} kbit/s ({score:.1f})")
+            before = coding.height
+    return spans
 
 
 _VERDICTS = {
@@ -98,43 +220,45 @@ _VERDICTS = {
 }
 
 
-def _print_answer(coding: Coding, answer: Answer, judge: Judge, question: Question) -> None:
-    chosen, choice = answer.chosen, coding.choice
+def _print_answer(coding: Coding, judge: Judge, question: Question) -> None:
+    """Print the one answer to the one target of a clip coded in one way."""
+    (answer,), choice = coding.answers, coding.choice
+    chosen = answer.chosen
     if chosen is None:
         return
-    from loso.recommend.record import evidence_of, lower_of
+    from loso.recommend.record import evidence_of, level_of, lower_of
 
+    size = "" if coding.height == coding.clip.height else f" at height {coding.height}"
     print_line(
-        f"{coding.clip.src}, {choice.encoder.name} {choice.preset}: quality {chosen.rate.number} "
-        f"scores {chosen.score:.2f} ({judge.name}, {question.pool}) at {chosen.bitrate_kbps:.0f} "
-        "kbit/s"
+        f"{coding.clip.src}, {choice.encoder.name} {choice.preset}{size}: quality "
+        f"{chosen.rate.number} scores {chosen.score.value:.2f} ({judge.name}, {question.pool}) at "
+        f"{chosen.bitrate_kbps:.0f} kbit/s"
     )
-    lower, evidence = lower_of(coding, answer), evidence_of(coding, answer)
-    if answer.bound is None:
+    lower, evidence = lower_of(coding, answer), evidence_of(coding, answer, judge)
+    level = level_of(answer, judge)
+    if lower is None or level is None:
         print_line(evidence)
     else:
-        print_line(f"at least {lower:.2f} with {100 * answer.bound.level:g} %: {evidence}")
+        print_line(f"at least {lower:.2f} with {100 * level:g} %: {evidence}")
+    for remark in chosen.score.remarks:
+        print_line(remark)
+    _print_what_is_cheaper(answer)
+
+
+def _print_what_is_cheaper(answer: Answer) -> None:
+    beyond = answer.beyond
     if answer.verdict == "met_by_the_cheapest":
         print_line(f"it is the cheapest setting there is, and even that reaches {answer.target:g}")
-    elif answer.beyond is not None and answer.settled:
-        beyond = answer.beyond
-        print_line(f"the next cheaper, {beyond.rate.number}, scores {beyond.score:.2f}")
+    elif beyond is not None and answer.settled:
+        print_line(f"the next cheaper, {beyond.rate.number}, scores {beyond.score.value:.2f}")
     else:
-        known = "" if answer.beyond is None else f" and {answer.beyond.rate.number}"
+        known = "" if beyond is None else f" and {beyond.rate.number}"
         print_line(
             f"cheaper settings between it{known or ' and the end of the scale'} were not tried: "
             "allow more with --max-encodes"
         )
 
 
-def hold(applied: Applied, judge: Judge, target: float, *, as_json: bool) -> None:
-    """Say whether the coded clip keeps the promise; Refused where it does not."""
-    scored = f"scores {applied.score:.2f} ({judge.name}) at {applied.bitrate_kbps:.0f} kbit/s"
-    if not applied.held:
-        raise Refused(
-            f"the promise of {target:g} was not kept: it {scored}",
-            where=str(applied.path),
-            fix="the file stays; --segments 0 measures the whole clip before it promises",
-        )
-    if not as_json:
-        print_line(f"{applied.path}: {scored}, the promise of {target:g} is kept")
+def _scored(applied: Applied, judge: Judge) -> str:
+    kbps = f"{applied.bitrate_kbps:.0f} kbit/s"
+    return f"scores {applied.score.value:.2f} ({judge.name}) at {kbps}"

@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loso.cli.check import check
-from loso.cli.clips import rates_of, size_of, whole_numbers
+from loso.cli.clips import size_of
+from loso.cli.coding import (
+    USUAL_VMAF,
+    EncoderArgsOption,
+    FfmpegOption,
+    FpsOption,
+    HeightOption,
+    JobsOption,
+    PixFmtOption,
+    PresetOption,
+    QsvOption,
+    ThreadsOption,
+    TimeoutOption,
+    VaapiOption,
+    VmafModelOption,
+    WidthOption,
+    clip_settings,
+    jobs_of,
+)
 from loso.cli.console import print_json, print_line, relay, show_progress
 from loso.cli.lazy import Group
 from loso.cli.logs import import_, join
 from loso.cli.merge import merge
-from loso.cli.options import JsonOption, SchedulerOption, cluster_at, one_of, presets
+from loso.cli.options import JsonOption, SchedulerOption, cluster_at, one_of
 from loso.corpus.plan import BuildSettings
-from loso.errors import BadSettings, Incomplete
-from loso.machine import cores
+from loso.errors import Incomplete
 from loso.video.clips import ClipSettings
 from loso.video.measure import VmafModel
 
@@ -31,7 +48,6 @@ app = typer.Typer(
     cls=Group,
     add_completion=False,
 )
-_RAW = "Raw YUV clips"
 
 
 @app.command()
@@ -52,15 +68,8 @@ def build(
     bitrate: Annotated[
         list[str] | None, typer.Option(help="Target bitrates, 800k,2M; the same forms.")
     ] = None,
-    preset: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Presets, medium or libsvtav1=8; the same forms.", autocompletion=presets
-        ),
-    ] = None,
-    encoder_args: Annotated[
-        list[str] | None, typer.Option(help="More options, libx265='-tune grain'.")
-    ] = None,
+    preset: PresetOption = None,
+    encoder_args: EncoderArgsOption = None,
     start: Annotated[
         float, typer.Option(help="Seconds of each clip to skip.")
     ] = ClipSettings.start_s,
@@ -70,52 +79,24 @@ def build(
     scale: Annotated[
         str | None, typer.Option(metavar="WxH", help="Resize the reference itself (bicubic).")
     ] = None,
-    height: Annotated[
-        list[str] | None,
-        typer.Option(help="Heights to code at, 720,540; scored at the reference's size."),
-    ] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(
-            help="Of raw YUV clips; the first --height is then theirs.", rich_help_panel=_RAW
-        ),
-    ] = None,
-    pix_fmt: Annotated[
-        str, typer.Option(help="Of raw YUV clips.", rich_help_panel=_RAW)
-    ] = ClipSettings.raw_pixel_format,
-    fps: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of raw YUV and of streams that carry none: 30, 30000/1001, STEM=25.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
-    vmaf_model: Annotated[
-        str, typer.Option(help="version=NAME of a model in libvmaf, or path=FILE.")
-    ] = str(VmafModel()),
-    jobs: Annotated[
-        int | None, typer.Option(help="Cells at a time; one for each core unless given.")
-    ] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    pix_fmt: PixFmtOption = ClipSettings.raw_pixel_format,
+    fps: FpsOption = None,
+    vmaf_model: VmafModelOption = USUAL_VMAF,
+    jobs: JobsOption = None,
     scheduler: SchedulerOption = None,
-    threads: Annotated[
-        int, typer.Option(help="Threads of each encoder; they change what x264 writes.")
-    ] = BuildSettings.threads,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds one cell may take.")
-    ] = BuildSettings.timeout_s,
+    threads: ThreadsOption = BuildSettings.threads,
+    timeout: TimeoutOption = BuildSettings.timeout_s,
     out: Annotated[Path, typer.Option(help="The corpus, .jsonl or .jsonl.gz.")] = Path(
         "corpus.jsonl"
     ),
     parts: Annotated[
         Path | None, typer.Option(help="Folder of finished cells; OUT.parts unless given.")
     ] = None,
-    ffmpeg: Annotated[str, typer.Option(help="The ffmpeg to use, with libvmaf.")] = "",
-    qsv_device: Annotated[
-        str, typer.Option(help="Render node for Quick Sync.")
-    ] = BuildSettings.qsv_device,
-    vaapi_device: Annotated[
-        str, typer.Option(help="Render node for VA-API.")
-    ] = BuildSettings.vaapi_device,
+    ffmpeg: FfmpegOption = "",
+    qsv_device: QsvOption = BuildSettings.qsv_device,
+    vaapi_device: VaapiOption = BuildSettings.vaapi_device,
     json: JsonOption = False,
 ) -> None:
     """Code every clip with every encoder, preset and quality, and score each frame.
@@ -128,22 +109,17 @@ def build(
     from loso.corpus.choices import read_choices
     from loso.video.ffmpeg import find_ffmpeg
 
-    heights = whole_numbers("--height", ",".join(height or []))
-    if width is not None and not heights:
-        raise BadSettings("--width needs --height", fix="give both, or neither")
-    says_raw = width is not None or pix_fmt != ClipSettings.raw_pixel_format
-    if says_raw and not any(clip.suffix.lower() == ".yuv" for clip in clips):
-        raise BadSettings(
-            "--width and --pix-fmt are for raw YUV clips, and none of these is one",
-            expected="a clip that ends in .yuv",
-            fix="leave them out; --scale resizes references, --height says what to code at",
-        )
-    if jobs is not None and scheduler is not None:
-        raise BadSettings(
-            "--jobs is for this machine alone, and --scheduler was given",
-            fix="leave it out: a worker takes as many cells at a time as it has threads",
-        )
-    fps_of_all, fps_of = rates_of(fps or [], clips)
+    opening, heights = clip_settings(
+        clips,
+        width=width,
+        height=height,
+        pix_fmt=pix_fmt,
+        fps=fps,
+        start_s=start,
+        frames=frames,
+        scale=size_of("--scale", scale),
+    )
+    at_once = jobs_of(jobs, scheduler)
     settings = BuildSettings(
         choices=read_choices(
             encoder,
@@ -152,16 +128,8 @@ def build(
             preset=preset or [],
             encoder_args=encoder_args or [],
         ),
-        clips=ClipSettings(
-            start_s=start,
-            frames=frames,
-            scale=size_of("--scale", scale),
-            raw_size=None if width is None else (width, heights[0]),
-            raw_pixel_format=pix_fmt,
-            fps=fps_of_all,
-            fps_of=fps_of,
-        ),
-        heights=heights if width is None else heights[1:],
+        clips=opening,
+        heights=heights,
         model=VmafModel.parse(vmaf_model),
         threads=threads,
         timeout_s=timeout,
@@ -176,7 +144,7 @@ def build(
             find_ffmpeg(ffmpeg),
             out=out,
             parts=parts,
-            jobs=cores().usable if jobs is None else jobs,
+            jobs=at_once,
             cluster=cluster,
             command=["loso", *sys.argv[1:]],
             progress=progress,

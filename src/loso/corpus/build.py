@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from loso.corpus.cells import Way
 from loso.corpus.manifest import describe, manifest_path
 from loso.corpus.parts import Parts, folder_for
-from loso.corpus.place import Place, here
+from loso.corpus.place import Place
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
 from loso.corpus.prepare import prepare, refuse_names, trials_of
-from loso.corpus.remote import on_cluster
+from loso.corpus.remote import place_of
 from loso.errors import BadSettings, CannotRun, LostCluster
 from loso.executors import Cluster
 from loso.files import sha256_of, write_atomic, write_json
@@ -26,9 +25,6 @@ from loso.progress import Progress, silent
 from loso.video.ffmpeg import Ffmpeg
 
 __all__ = ["BuildReport", "build_corpus"]
-
-_HIDDEN_S: Final = 90.0
-"""How long a part that another machine wrote may stay hidden: NFS caches folders for a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +82,13 @@ def build_corpus(
     way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=steps)
     trials = trials_of(settings)
 
-    somewhere = (
-        here(ffmpeg, way, store, trials=trials, jobs=jobs)
-        if cluster is None
-        else on_cluster(
-            *(cluster, ffmpeg, way, store), clips=clips, trials=trials, progress=progress, say=say
-        )
+    somewhere = place_of(
+        *(cluster, ffmpeg, way, store),
+        clips=clips,
+        trials=trials,
+        jobs=jobs,
+        progress=progress,
+        say=say,
     )
     with _hold(out, store), somewhere as place:
         plan = prepare(clips, settings, ffmpeg, place, two_step=steps)
@@ -110,8 +107,7 @@ def build_corpus(
         for name, reason in missing.items():
             say(f"failed: {name}: {reason}")
         finished = [cell for cell in plan.cells if cell.name not in missing]
-        patience_s = _HIDDEN_S if cluster else 0.0
-        rows, seconds = _write_corpus(out, finished, plan.marks, store, patience_s)
+        rows, seconds = _write_corpus(out, finished, plan.marks, store, place.patience_s)
         if rows:
             manifest = {
                 **describe(plan, seconds=seconds, missing=missing),

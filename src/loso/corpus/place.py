@@ -19,6 +19,7 @@ from loso.executors import ended
 from loso.video.clips import Clip, ClipSettings, open_clip
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 from loso.video.measure import Encode, probe_libvmaf
+from loso.video.scan import Scan, scan_clip
 from loso.video.trial import TRIAL_TIMEOUT_S, try_encoder
 
 __all__ = ["Kind", "Looked", "Place", "here", "kind_of"]
@@ -56,8 +57,17 @@ class Place(ABC):
         """Return the future of a cell that is measured and kept."""
 
     @abstractmethod
+    def scan(self, clip: Clip) -> Future[Scan]:
+        """Return the future of a look at every frame of a clip."""
+
+    @abstractmethod
     def follow(self, futures: Collection[Future[_T]]) -> Iterator[Future[_T] | None]:
         """Yield each future as it ends, and None now and then while none does."""
+
+    @property
+    @abstractmethod
+    def patience_s(self) -> float:
+        """How long a part that was just made may stay hidden from this machine."""
 
     @property
     @abstractmethod
@@ -117,9 +127,23 @@ class _Here(Place):
         """Return the future of a cell that a thread measures and keeps."""
         return self.pool.submit(measure_cell, mark, cell, self.way, self.session, self.store)
 
+    def scan(self, clip: Clip) -> Future[Scan]:
+        """Return the future of a look that a thread takes."""
+
+        def work() -> Scan:
+            with self.store.work_folder() as folder:
+                return scan_clip(clip, self.session, folder=folder, timeout_s=self.way.timeout_s)
+
+        return self.pool.submit(work)
+
     def follow(self, futures: Collection[Future[_T]]) -> Iterator[Future[_T] | None]:
         """Yield each future as it ends, and None now and then while none does."""
         return ended(futures)
+
+    @property
+    def patience_s(self) -> float:
+        """No time: this machine has made it."""
+        return 0.0
 
     @property
     def remark(self) -> str:

@@ -10,31 +10,60 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TypeVar
 
 from loso.corpus.cells import Way
 from loso.corpus.parts import Parts
-from loso.corpus.place import Kind, Looked, Place, kind_of
+from loso.corpus.place import Kind, Looked, Place, here, kind_of
 from loso.corpus.plan import Cell
-from loso.corpus.worker import Errand, Survey, look_at_clip, measure_for, resource_of, survey
+from loso.corpus.worker import (
+    Errand,
+    Survey,
+    look_at_clip,
+    measure_for,
+    resource_of,
+    scan_for,
+    survey,
+)
 from loso.errors import BadSettings, LosoError, MissingTool
 from loso.executors import Cluster, Crew, ended
 from loso.progress import Progress
 from loso.video.clips import Clip, ClipSettings
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 from loso.video.measure import Encode, probe_libvmaf
+from loso.video.scan import Scan
 from loso.video.trial import TRIAL_TIMEOUT_S
 
-__all__ = ["on_cluster"]
+__all__ = ["place_of"]
 
 _T = TypeVar("_T")
 
 
+def place_of(
+    cluster: Cluster | None,
+    ffmpeg: Ffmpeg,
+    way: Way,
+    store: Parts,
+    *,
+    clips: Sequence[Path],
+    trials: Mapping[Kind, Encode],
+    jobs: int,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> AbstractContextManager[Place]:
+    """Return where the work is done: by a cluster's workers, or here, on `jobs` cells at a time."""
+    if cluster is None:
+        return here(ffmpeg, way, store, trials=trials, jobs=jobs)
+    return _on_cluster(
+        *(cluster, ffmpeg, way, store), clips=clips, trials=trials, progress=progress, say=say
+    )
+
+
 @contextmanager
-def on_cluster(
+def _on_cluster(
     cluster: Cluster,
     ffmpeg: Ffmpeg,
     way: Way,
@@ -174,12 +203,21 @@ class _OnCluster(Place):
             measure_for, self._errand, self._trials[kind], self._hashes[kind], mark, cell
         )
 
+    def scan(self, clip: Clip) -> Future[Scan]:
+        """Return the future of a look that a worker takes."""
+        return self._crew.submit(scan_for, self._errand, clip)
+
     def follow(self, futures: Collection[Future[_T]]) -> Iterator[Future[_T] | None]:
         """Yield each future as it ends, and None now and then; say what there is to say."""
         for future in ended(futures):
             for line in self._crew.news():
                 self._say(f"warning: {line}")
             yield future
+
+    @property
+    def patience_s(self) -> float:
+        """A minute and a half: NFS caches folders for a minute."""
+        return 90.0
 
     @property
     def remark(self) -> str:

@@ -25,9 +25,18 @@ from loso.video.clips import Clip, ClipSettings, identity_of, open_clip
 from loso.video.encoders import Encoder
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession, find_ffmpeg
 from loso.video.measure import Encode, probe_libvmaf
+from loso.video.scan import Scan, scan_clip
 from loso.video.trial import TRIAL_TIMEOUT_S, try_encoder
 
-__all__ = ["Errand", "Survey", "look_at_clip", "measure_for", "resource_of", "survey"]
+__all__ = [
+    "Errand",
+    "Survey",
+    "look_at_clip",
+    "measure_for",
+    "resource_of",
+    "scan_for",
+    "survey",
+]
 
 _SIGN_DELAY_S: Final = 2.0
 """How long a file that one machine has written may be hidden from another: NFS caches folders."""
@@ -101,6 +110,13 @@ def look_at_clip(errand: Errand, path: Path, settings: ClipSettings) -> Clip:
     """Return the clip at `path`, as `open_clip` does."""
     with _session(errand) as session:
         return open_clip(path, settings, session, timeout_s=errand.way.timeout_s)
+
+
+def scan_for(errand: Errand, clip: Clip) -> Scan:
+    """Return what a look at every frame of a clip shows."""
+    seen = _as_seen_here(errand, clip)
+    with _session(errand) as session, _folder() as folder:
+        return scan_clip(seen, session, folder=folder, timeout_s=errand.way.timeout_s)
 
 
 def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: Cell) -> None:

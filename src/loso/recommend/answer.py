@@ -10,17 +10,27 @@ from loso.corpus.choices import Choice
 from loso.corpus.plan import Cell, refuse_height
 from loso.recommend.bound import Bound
 from loso.recommend.desk import Desk, Probe
-from loso.recommend.judge import Judge
+from loso.recommend.judge import Judge, Score
 from loso.recommend.question import Question
 from loso.recommend.scale import Scale, scale_of
 from loso.recommend.search import Bracket, bracket_of, next_setting
 from loso.recommend.segments import Segment
+from loso.recommend.work import Work
 from loso.video.clips import Clip
 from loso.video.encoders import Rate
 
-__all__ = ["Answer", "Coding", "Subject", "Tried", "Verdict", "answer", "search"]
+__all__ = ["Answer", "Coding", "Subject", "Tried", "Verdict", "Way", "answer", "search"]
 
 Verdict = Literal["met", "met_by_the_cheapest", "out_of_reach", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a clip is coded, its quality setting apart: `choice` at any rate, and a height."""
+
+    choice: Choice
+    height: int | None = None
+    """The clip's own unless given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +41,7 @@ class Tried:
     """On the scale, 0 the best."""
     rate: Rate
     cq: float
-    score: float
+    score: Score
     bitrate_kbps: float
     probes: tuple[Probe, ...]
 
@@ -73,21 +83,21 @@ class Coding:
 
 def answer(
     subject: Subject, question: Question, *, bound_of: Callable[[float], Bound | None]
-) -> Coding:
-    """Return the cheapest setting of `subject` that meets each target, and all that was probed.
+) -> Work[Coding]:
+    """Find the cheapest setting of `subject` that meets each target, and all that was probed.
 
     What is stored of the clip is looked at first. `bound_of` gives for a target how far the promise
-    stays below an estimate; it is not asked where the whole clip is measured. BadSettings where a
-    target is no score, CannotRun where a probe fails.
+    stays below an estimate, None where nothing says so and where nothing is estimated. BadSettings
+    where a target is no score, CannotRun where a probe fails.
     """
     tried = subject.stored()
     encodes = 0
     answers = []
     for target in question.targets:
         subject.judge.refuse_target(target)
-        bound = bound_of(target) if subject.segments else None
+        bound = bound_of(target)
         aim = target + (bound.margin if bound else 0.0)
-        bracket, made = search(subject, tried, aim, question.max_encodes)
+        bracket, made = yield from search(subject, tried, aim, question.max_encodes)
         encodes += made
         answers.append(_answer(tried, bracket, target, bound, len(subject.scale)))
     return Coding(
@@ -103,16 +113,16 @@ def answer(
 
 def search(
     subject: Subject, tried: dict[int, Tried], target: float, most: int
-) -> tuple[Bracket, int]:
+) -> Work[tuple[Bracket, int]]:
     """Probe up to `most` settings into `tried`; return what is known then, and how many it took."""
     n_settings = len(subject.scale)
     made = 0
     while True:
-        scores = {at: each.score for at, each in tried.items()}
+        scores = {at: each.score.lower for at, each in tried.items()}
         place = next_setting(scores, target, subject.judge.prior, n_settings)
         if place is None or made == most:
             return bracket_of(scores, target, n_settings), made
-        tried[place] = subject.probe(place)
+        tried[place] = yield from subject.probe(place)
         made += 1
 
 
@@ -154,22 +164,21 @@ class Subject:
         cls,
         desk: Desk,
         clip: Clip,
-        choice: Choice,
+        way: Way,
         judge: Judge,
         question: Question,
         *,
         segments: tuple[Segment, ...] = (),
-        height: int | None = None,
     ) -> Subject:
         """Return what is asked about; BadClip for a height above the clip's."""
-        height = height or clip.height
+        height = way.height or clip.height
         refuse_height(clip, height)
-        scale = scale_of(choice.encoder, question.step)
+        scale = scale_of(way.choice.encoder, question.step)
         return cls(
             desk=desk,
             clip=clip,
             segments=segments,
-            choice=choice,
+            choice=way.choice,
             judge=judge,
             scale=scale,
             height=height,
@@ -180,11 +189,10 @@ class Subject:
         found = ((at, self.desk.find(self._cells(at))) for at in range(len(self.scale)))
         return {at: self._tried(at, probes) for at, probes in found if probes is not None}
 
-    def probe(self, place: int) -> Tried:
+    def probe(self, place: int) -> Work[Tried]:
         """Return what coding at one setting gives."""
-        number = self.scale.rates[place].number
-        note = f"{self.clip.src}, {self.choice.encoder.name} at {number}"
-        return self._tried(place, self.desk.probe(self._cells(place), note))
+        probes = yield self._cells(place)
+        return self._tried(place, probes)
 
     def whole(self, place: int) -> Cell:
         """Return what codes the whole clip at one setting."""
@@ -203,7 +211,7 @@ class Subject:
             place=place,
             rate=rate,
             cq=self.choice.encoder.cq(rate),
-            score=self.judge.score([probe.measured for probe in probes]),
+            score=self.judge.score([(probe.cell, probe.measured) for probe in probes]),
             bitrate_kbps=float(coded_bytes * 8 * self.clip.fps / frames) / 1000,
             probes=probes,
         )

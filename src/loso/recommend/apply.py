@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loso.corpus.plan import Cell
 from loso.errors import BadClip, BadSettings
-from loso.files import write_atomic
+from loso.files import refuse_place_of, write_atomic
+from loso.recommend.answer import Answer, Coding
 from loso.recommend.desk import Desk
-from loso.recommend.judge import Judge
+from loso.recommend.judge import Judge, Score
 from loso.video.ffmpeg import FfmpegSession
 from loso.video.measure import CODED, Measurement, measure
 
-__all__ = ["Applied", "apply_answer", "refuse_file"]
+__all__ = ["Applied", "apply_answer", "file_of"]
 
 _CONTAINERS: Final = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".webm": "webm"}
 """ffmpeg's muxer by the ending of a name."""
@@ -26,14 +28,28 @@ class Applied:
     """The coded clip, and what it scores as a whole."""
 
     path: Path
-    score: float
+    score: Score
     bitrate_kbps: float
+    target: float
     held: bool
     """Whether it meets the target, as promised."""
 
 
-def refuse_file(out: Path, clip: Path) -> None:
-    """Refuse, as BadSettings, a name that no container has, and that of the clip itself."""
+def file_of(out: Path, clip: Path, read: Sequence[Path], *, alone: bool) -> Path:
+    """Return where a coded clip goes: to `out`, or into that folder where it is not `alone`.
+
+    BadSettings for a name that no container has, for a folder where a file is due and the other way
+    round, and for a clip among those that are `read`.
+    """
+    if not alone:
+        if out.suffix.lower() in _CONTAINERS or (out.exists() and not out.is_dir()):
+            raise BadSettings(
+                "of several clips it is a folder",
+                where="--apply",
+                expected="the name of a folder",
+                found=str(out),
+            )
+        out /= f"{clip.stem}.mkv"
     if out.suffix.lower() not in _CONTAINERS:
         raise BadSettings(
             "not the name of a video file",
@@ -43,21 +59,20 @@ def refuse_file(out: Path, clip: Path) -> None:
         )
     if out.is_dir():
         raise BadSettings("is a folder", where=f"--apply {out}", expected="a file")
-    if out.resolve() == clip.resolve() or (out.exists() and clip.exists() and out.samefile(clip)):
-        raise BadSettings(
-            "would take the place of the clip",
-            where="--apply",
-            found=str(out),
-            fix="give the coded clip another name",
-        )
+    clips = dict.fromkeys(read, "a clip") | {clip: "the clip"}
+    refuse_place_of(clips, out, option="--apply", fix="give the coded clip another name")
+    return out
 
 
-def apply_answer(desk: Desk, cell: Cell, judge: Judge, target: float, out: Path) -> Applied:
-    """Write the clip, coded as `cell` says and without its sound, to `out`; return what it scores.
+def apply_answer(desk: Desk, coding: Coding, answer: Answer, judge: Judge, out: Path) -> Applied:
+    """Write the clip, coded as answered and without its sound, to `out`; return what it scores.
 
     A reader sees the whole file or none. CannotRun where ffmpeg fails, BadClip where the clip
     changed meanwhile; then nothing is written.
     """
+    if answer.chosen is None:
+        raise ValueError("no setting was chosen")
+    cell = desk.cell(coding.clip, coding.choice, answer.chosen.rate, coding.height)
     with desk.store.work_folder() as folder:
         with FfmpegSession(desk.ffmpeg) as session:
             measured = measure(
@@ -76,12 +91,13 @@ def apply_answer(desk: Desk, cell: Cell, judge: Judge, target: float, out: Path)
             )
         with write_atomic(out) as temporary:
             shutil.copyfile(folder / CODED, temporary)
-    score = judge.score([measured])
+    score = judge.score([(cell, measured)])
     return Applied(
         path=out,
         score=score,
         bitrate_kbps=_kbps(cell, measured),
-        held=score >= target,
+        target=answer.target,
+        held=score.lower >= answer.target,
     )
 
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import starmap
 
-from loso.corpus.choices import Choice
+from loso.errors import LosoError
 from loso.intervals import choose_level
-from loso.recommend.answer import Subject, search
+from loso.recommend.answer import Subject, Way, search
 from loso.recommend.bound import NO_NEED, Bound, fit_bound
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge
 from loso.recommend.question import Question
+from loso.recommend.work import Work, carry_out
 from loso.video.clips import Clip
 
 __all__ = ["Grounds"]
 
 
 class Grounds:
-    """Clips of other sources, cut up as the clip in question is; each bound is made once."""
+    """Clips of other sources, cut up as the clips in question are, and what each of them needs."""
 
     def __init__(
         self,
@@ -33,43 +35,56 @@ class Grounds:
         *,
         say: Callable[[str], None],
     ) -> None:
-        self._desk, self._judge, self._question, self._say = desk, judge, question, say
-        self._cut = {clip: desk.cut(clip, question.sampling) for clip in clips}
+        self._desk, self._judge, self._question = desk, judge, question
+        self._cut = dict(zip(clips, desk.cut(clips, question.sampling), strict=True))
         for clip in [clip for clip, segments in self._cut.items() if not segments]:
             say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
             del self._cut[clip]
-        self._needs: dict[tuple[str, Choice, int | None, float], float] = {}
+        self._needs: dict[tuple[Clip, Way, float], float] = {}
 
-    def bound(
-        self, clip: Clip, choice: Choice, target: float, *, height: int | None = None
-    ) -> Bound | None:
-        """Return the bound for one clip and one way of coding, from all clips but itself.
+    def measure(self, clips: Sequence[Clip], ways: Sequence[Way]) -> None:
+        """Measure what `bound` will be asked for: for `clips` in question, coded in these `ways`.
 
-        None where there are no others and no confidence was asked for; BadSettings where they do
-        not support it.
+        BadSettings, before the work, where the other clips do not support the confidence.
         """
-        others = [other for other in self._cut if other.sha256 != clip.sha256]
-        if not others and self._question.confidence is None:
+        asked = [clip for clip in clips if self._is_needed(clip)]
+        for clip in asked:
+            choose_level(len(self._others(clip)), self._question.confidence)
+        keys = [
+            (other, way, target)
+            for other in (self._cut if asked else ())
+            for way in ways
+            for target in self._question.targets
+        ]
+        for key, need in zip(
+            keys, carry_out(self._desk, [*starmap(self._need, keys)]), strict=True
+        ):
+            if isinstance(need, LosoError):
+                raise need
+            self._needs[key] = need
+
+    def bound(self, clip: Clip, way: Way, target: float) -> Bound | None:
+        """Return the bound for a clip, from all others; None where nothing is known or asked."""
+        if not self._is_needed(clip):
             return None
-        choose_level(len(others), self._question.confidence)  # refused before the work
-        needs = {other.src: [self._need(other, choice, height, target)] for other in others}
+        needs = {other.src: [self._needs[other, way, target]] for other in self._others(clip)}
         return fit_bound(needs, self._question.confidence)
 
-    def _need(self, clip: Clip, choice: Choice, height: int | None, target: float) -> float:
-        key = clip.src, choice, height, target
-        if key not in self._needs:
-            self._needs[key] = self._measure(clip, choice, height, target)
-        return self._needs[key]
+    def _is_needed(self, clip: Clip) -> bool:
+        return bool(self._others(clip)) or self._question.confidence is not None
 
-    def _measure(self, clip: Clip, choice: Choice, height: int | None, target: float) -> float:
+    def _others(self, clip: Clip) -> list[Clip]:
+        return [other for other in self._cut if other.sha256 != clip.sha256]
+
+    def _need(self, clip: Clip, way: Way, target: float) -> Work[float]:
         # A clip that is smaller than the height asked for is coded at its own.
-        height = None if height is None else min(height, clip.height)
-        whole = Subject.of(self._desk, clip, choice, self._judge, self._question, height=height)
-        bracket, _ = search(whole, whole.stored(), target, self._question.max_encodes)
+        own = replace(way, height=min(way.height or clip.height, clip.height))
+        whole = Subject.of(self._desk, clip, own, self._judge, self._question)
+        bracket, _ = yield from search(whole, whole.stored(), target, self._question.max_encodes)
         # Where the encodes do not settle it, the best that may miss: the need is no less.
         missing = bracket.meets + 1
         if missing == len(whole.scale):
             return NO_NEED
         cut = replace(whole, segments=self._cut[clip])
-        found = cut.stored().get(missing) or cut.probe(missing)
-        return found.score - target
+        found = yield from cut.probe(missing)
+        return found.score.lower - target

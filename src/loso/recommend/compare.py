@@ -48,4 +48,4 @@ def _beside(first: Coding, coding: Coding) -> Beside:
 
 
 def _points(coding: Coding) -> list[tuple[float, float]]:
-    return [(tried.score, tried.bitrate_kbps) for tried in coding.tried]
+    return [(tried.score.value, tried.bitrate_kbps) for tried in coding.tried]

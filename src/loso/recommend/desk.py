@@ -13,16 +13,19 @@ from pathlib import Path
 from loso.corpus.cells import Way
 from loso.corpus.choices import Choice
 from loso.corpus.parts import Parts
-from loso.corpus.place import Looked, Place, here
+from loso.corpus.place import Looked, Place
 from loso.corpus.plan import BuildSettings, Cell, cell_of
 from loso.corpus.prepare import mark_of, refuse_names, tools_of, trials_of, warnings_of
+from loso.corpus.remote import place_of
 from loso.errors import BadSettings, CannotRun
+from loso.executors import Cluster
 from loso.progress import Progress, silent
-from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out, scan_clip
+from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out
 from loso.video.clips import Clip
 from loso.video.encoders import Rate
-from loso.video.ffmpeg import Ffmpeg, FfmpegSession
+from loso.video.ffmpeg import Ffmpeg
 from loso.video.measure import Measurement
+from loso.video.scan import Scan
 
 __all__ = ["Desk", "Probe", "at_desk"]
 
@@ -74,45 +77,30 @@ class Desk:
             found.append(Probe(cell=cell, mark=mark, measured=measured, stored=True))
         return tuple(found)
 
-    def probe(self, cells: Sequence[Cell], note: str) -> tuple[Probe, ...]:
-        """Return the probes of all cells, after coding those that are not stored.
-
-        CannotRun where one fails: nothing can be said of its setting then.
-        """
-        marks = [self.mark(cell) for cell in cells]
-        waiting = {
-            mark: cell
-            for mark, cell in zip(marks, cells, strict=True)
-            if self.store.load(mark) is None
-        }
-        futures = [self.place.measure(mark, cell) for mark, cell in waiting.items()]
-        done = 0
-        self.progress(done, len(futures), note)
-        for future in self.place.follow(futures):
-            if future is not None:
-                future.result()
-                done += 1
-                self.progress(done, len(futures), note)
-        return tuple(
-            Probe(cell=cell, mark=mark, measured=self._kept(mark), stored=mark not in waiting)
-            for mark, cell in zip(marks, cells, strict=True)
-        )
-
-    def cut(self, clip: Clip, sampling: Sampling) -> tuple[Segment, ...]:
-        """Return the segments that stand for a clip; none where all of it is coded."""
-        number, length = sampling.counts(clip)
-        if not number:
-            return ()
-        self.progress(0, 1, f"{clip.src}, looking for cuts and motion")
-        with self.store.work_folder() as folder, FfmpegSession(self.ffmpeg) as session:
-            scan = scan_clip(clip, session, folder=folder, timeout_s=self.settings.timeout_s)
-        return cut_out(clip, choose_segments(scan, number, length), length)
-
-    def _kept(self, mark: str) -> Measurement:
-        measured = self.store.load(mark)
+    def kept(self, cell: Cell, mark: str, *, stored: bool) -> Probe:
+        """Return the probe of a cell that is known to be stored; CannotRun where it vanished."""
+        measured = self.store.load(mark, patience_s=0.0 if stored else self.place.patience_s)
         if measured is None:
             raise CannotRun("a finished probe vanished", where=str(self.store.folder), found=mark)
-        return measured
+        return Probe(cell=cell, mark=mark, measured=measured, stored=stored)
+
+    def cut(self, clips: Sequence[Clip], sampling: Sampling) -> list[tuple[Segment, ...]]:
+        """Return for each clip the segments that stand for it; none where all of it is coded."""
+        counts = [sampling.counts(clip) for clip in clips]
+        long = [clip for clip, (number, _) in zip(clips, counts, strict=True) if number]
+        scans = dict(zip(long, self._scan(long), strict=True))
+        return [
+            cut_out(clip, choose_segments(scans[clip], number, length), length) if number else ()
+            for clip, (number, length) in zip(clips, counts, strict=True)
+        ]
+
+    def _scan(self, clips: Sequence[Clip]) -> list[Scan]:
+        futures = [self.place.scan(clip) for clip in clips]
+        done = 0
+        for future in self.place.follow(futures):
+            done += future is not None
+            self.progress(done, len(futures), "looking for cuts and motion")
+        return [future.result() for future in futures]
 
 
 @contextmanager
@@ -123,6 +111,7 @@ def at_desk(
     *,
     parts: Path,
     jobs: int = 1,
+    cluster: Cluster | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Desk]:
@@ -138,7 +127,15 @@ def at_desk(
     two_step = not ffmpeg.has_loopback
     way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=two_step)
     trials = trials_of(settings)
-    with store.hold(), here(ffmpeg, way, store, trials=trials, jobs=jobs) as place:
+    somewhere = place_of(
+        *(cluster, ffmpeg, way, store),
+        clips=clips,
+        trials=trials,
+        jobs=jobs,
+        progress=progress,
+        say=say,
+    )
+    with store.hold(), somewhere as place:
         looked = place.look(clips, settings.clips)
         for warning in warnings_of(looked.clips, settings):
             say(f"warning: {warning}")

@@ -9,13 +9,24 @@ from typing import Final
 
 import numpy as np
 
+from loso.corpus.plan import Cell
 from loso.errors import BadSettings
 from loso.metrics.pooling import pool_scores
 from loso.recommend.curve import Curve
 from loso.schema import VMAF_RANGE
 from loso.video.measure import Measurement
 
-__all__ = ["Judge", "VmafJudge"]
+__all__ = ["Judge", "Score", "VmafJudge"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A clip's score, and what the judge itself stands for: less where it does not measure."""
+
+    value: float
+    lower: float
+    remarks: tuple[str, ...] = ()
+    """What a user should know of it."""
 
 
 class Judge(ABC):
@@ -31,8 +42,18 @@ class Judge(ABC):
     def prior(self) -> Curve:
         """A usual score over 0..1 of an encoder's scale, where the search begins."""
 
+    @property
     @abstractmethod
-    def score(self, measured: Sequence[Measurement]) -> float:
+    def evidence(self) -> str:
+        """What the lower end of a whole clip's score rests on."""
+
+    @property
+    @abstractmethod
+    def level(self) -> float | None:
+        """With which the judge's own lower end holds; None where the score is measured."""
+
+    @abstractmethod
+    def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
         """Return the clip's score from its measured segments, or from the one that is all of it."""
 
     @abstractmethod
@@ -70,14 +91,25 @@ class VmafJudge(Judge):
         places, scores = np.array(_USUAL_VMAF).T
         return Curve(places, scores)
 
-    def score(self, measured: Sequence[Measurement]) -> float:
+    @property
+    def evidence(self) -> str:
+        """The measurement."""
+        return "measured on the whole clip"
+
+    @property
+    def level(self) -> float | None:
+        """None: it is measured."""
+        return None
+
+    def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
         """Return the pooled VMAF of all frames.
 
         The first of each segment does not count: it has no motion before it, which lowers VMAF.
         """
         first = 1 if len(measured) > 1 else 0
-        frames = [score for each in measured for score in each.vmaf[first:]]
-        return float(pool_scores(frames, np.zeros(len(frames)))[self.pool][0])
+        frames = [score for _, each in measured for score in each.vmaf[first:]]
+        pooled = float(pool_scores(frames, np.zeros(len(frames)))[self.pool][0])
+        return Score(pooled, pooled)
 
     def refuse_target(self, target: float) -> None:
         """Refuse, as BadSettings, a target outside of VMAF's range."""

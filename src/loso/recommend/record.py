@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from loso.corpus.choices import Choice
 from loso.recommend.answer import Answer, Coding, Tried
 from loso.recommend.apply import Applied
+from loso.recommend.ask import Found
 from loso.recommend.compare import Beside, compare
 from loso.recommend.desk import Probe
+from loso.recommend.hull import hull_of
 from loso.recommend.judge import Judge
 from loso.recommend.question import Question
 
-__all__ = ["MEASURED_WHOLE", "NO_BOUND", "evidence_of", "lower_of", "record_of"]
-
-MEASURED_WHOLE: Final = "measured on the whole clip"
-"""What a score rests on that is the clip's own, and no estimate."""
+__all__ = ["NO_BOUND", "evidence_of", "level_of", "lower_of", "record_of"]
 
 NO_BOUND: Final = "estimated from segments, no clips to calibrate a bound on"
 
@@ -23,10 +23,10 @@ _SCHEMA_VERSION: Final = 1
 
 
 def record_of(
-    codings: Sequence[Coding], judge: Judge, question: Question, applied: Applied | None = None
+    found: Found, judge: Judge, question: Question, applied: Applied | None = None
 ) -> dict[str, Any]:
     """Return the record of one clip, coded in one way or several."""
-    clip = codings[0].clip
+    clip, codings = found.clip, found.codings
     return {
         "schema_version": _SCHEMA_VERSION,
         "clip": {
@@ -41,13 +41,38 @@ def record_of(
         "metric": judge.name,
         "pool": question.pool,
         "max_encodes": question.max_encodes,
-        "codings": [_coding(coding) for coding in codings],
+        "codings": [_coding(coding, judge) for coding in codings],
+        "cheapest": [_cheapest(found, at) for at in range(len(question.targets))],
         "comparison": [_beside(beside) for beside in compare(codings)] if codings[1:] else [],
+        "hulls": [_hull(choice, own) for choice, own in found.by_choice() if own[1:]],
+        "failures": [str(failure) for failure in found.failures],
         "applied": None if applied is None else _applied(applied),
     }
 
 
-def _coding(coding: Coding) -> dict[str, Any]:
+def _cheapest(found: Found, at: int) -> int | None:
+    """Return the place, among the codings, of the cheapest answer to one target."""
+    best = found.cheapest(at)
+    return None if best is None else found.codings.index(best[0])
+
+
+def _hull(choice: Choice, codings: Sequence[Coding]) -> dict[str, Any]:
+    return {
+        "encoder": choice.encoder.name,
+        "preset": choice.preset,
+        "points": [
+            {
+                "height": coding.height,
+                "quality": tried.rate.value,
+                "score": tried.score.value,
+                "bitrate_kbps": round(tried.bitrate_kbps, 3),
+            }
+            for coding, tried in hull_of(codings)
+        ],
+    }
+
+
+def _coding(coding: Coding, judge: Judge) -> dict[str, Any]:
     return {
         "encoder": coding.choice.encoder.name,
         "preset": coding.choice.preset,
@@ -58,7 +83,7 @@ def _coding(coding: Coding) -> dict[str, Any]:
             for segment in coding.segments
         ],
         "encodes": coding.encodes,
-        "answers": [_answer(coding, answer) for answer in coding.answers],
+        "answers": [_answer(coding, answer, judge) for answer in coding.answers],
         "probes": [
             _probe(tried, probe, coding.segments[at].first if coding.segments else 0)
             for tried in coding.tried
@@ -72,6 +97,7 @@ def _beside(beside: Beside) -> dict[str, Any]:
     return {
         "encoder": beside.coding.choice.encoder.name,
         "preset": beside.coding.choice.preset,
+        "height": beside.coding.height,
         "bitrates_at_targets_kbps": [
             None if kbps is None else round(kbps, 3) for kbps in beside.bitrates_kbps
         ],
@@ -87,17 +113,22 @@ def lower_of(coding: Coding, answer: Answer) -> float | None:
     """Return the lower bound of the score that an answer promises, None where there is none."""
     if answer.chosen is None or (coding.segments and answer.bound is None):
         return None
-    return answer.chosen.score - (answer.bound.margin if answer.bound else 0.0)
+    return answer.chosen.score.lower - (answer.bound.margin if answer.bound else 0.0)
 
 
-def evidence_of(coding: Coding, answer: Answer) -> str:
+def level_of(answer: Answer, judge: Judge) -> float | None:
+    """Return with which probability the lower bound holds, None where it is measured."""
+    return judge.level if answer.bound is None else answer.bound.level
+
+
+def evidence_of(coding: Coding, answer: Answer, judge: Judge) -> str:
     """Return what the lower bound rests on."""
-    if not coding.segments:
-        return MEASURED_WHOLE
-    return NO_BOUND if answer.bound is None else answer.bound.evidence
+    if answer.bound is not None:
+        return answer.bound.evidence
+    return NO_BOUND if coding.segments else judge.evidence
 
 
-def _answer(coding: Coding, answer: Answer) -> dict[str, Any]:
+def _answer(coding: Coding, answer: Answer, judge: Judge) -> dict[str, Any]:
     chosen = answer.chosen
     found: dict[str, Any] = {
         "target": answer.target,
@@ -107,18 +138,20 @@ def _answer(coding: Coding, answer: Answer) -> dict[str, Any]:
         "cq": None,
         "score": None,
         "lower": None,
-        "level": None if answer.bound is None else answer.bound.level,
+        "level": None if chosen is None else level_of(answer, judge),
         "n_calibration_sources": None if answer.bound is None else answer.bound.n_sources,
         "bitrate_kbps": None,
-        "evidence": evidence_of(coding, answer),
+        "evidence": evidence_of(coding, answer, judge),
+        "remarks": [],
     }
     if chosen is not None:
         found |= {
             "quality": chosen.rate.value,
             "cq": chosen.cq,
-            "score": chosen.score,
+            "score": chosen.score.value,
             "lower": lower_of(coding, answer),
             "bitrate_kbps": round(chosen.bitrate_kbps, 3),
+            "remarks": list(chosen.score.remarks),
         }
     return found
 
@@ -129,7 +162,7 @@ def _probe(tried: Tried, probe: Probe, first: int) -> dict[str, Any]:
         "cq": tried.cq,
         "first_frame": first,
         "frames": probe.cell.clip.frames,
-        "score": tried.score,
+        "score": tried.score.value,
         "bitrate_kbps": round(tried.bitrate_kbps, 3),
         "enc_bytes": sum(probe.measured.packet_bytes),
         "seconds": round(probe.measured.seconds, 3),
@@ -141,7 +174,8 @@ def _probe(tried: Tried, probe: Probe, first: int) -> dict[str, Any]:
 def _applied(applied: Applied) -> dict[str, Any]:
     return {
         "file": str(applied.path),
-        "score": applied.score,
+        "score": applied.score.value,
+        "lower": applied.score.lower,
         "bitrate_kbps": round(applied.bitrate_kbps, 3),
         "held": applied.held,
     }

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loso.errors import BadSettings, CannotRun
-from loso.video.allowed import guard
+from loso.errors import BadSettings
 from loso.video.clips import Clip
-from loso.video.ffmpeg import FfmpegSession
+from loso.video.scan import Scan
 
-__all__ = ["Sampling", "Scan", "Segment", "choose_segments", "cut_out", "scan_clip"]
-
-_SCAN: Final = "scan.txt"
-_SCAN_HEIGHT: Final = 144
-"""Enough for cuts and motion, and little to compute."""
-
-_CUT: Final = 10.0
-"""Of scdet's score, 0..100: its own default."""
+__all__ = ["Sampling", "Segment", "choose_segments", "cut_out"]
 
 _NEAR: Final = 0.05
 """By which a window that starts with a cut may be further from its stretch, in the logarithm."""
@@ -63,42 +52,12 @@ class Sampling:
         return (number, length) if 2 * number * length <= clip.frames else (0, length)
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """What a look at every frame shows: (frames,) mean difference to the one before, and cuts."""
-
-    activity: NDArray[np.float64]
-    is_cut: NDArray[np.bool_]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A part of a clip, from frame `first` on, as a clip of its own: the same file, cut."""
 
     first: int
     clip: Clip
-
-
-def scan_clip(clip: Clip, session: FfmpegSession, *, folder: Path, timeout_s: float) -> Scan:
-    """Return cuts and motion of a clip after decoding it once, with `folder` for ffmpeg's log."""
-    small = f"scale=-2:{min(_SCAN_HEIGHT, clip.height)}:flags=fast_bilinear,format=gray"
-    chain = (*clip.filters, small, f"scdet=threshold={_CUT:g}", f"metadata=print:file={_SCAN}")
-    nowhere = ("-map", "0:V:0", "-vf", ",".join(chain), "-fps_mode", "passthrough", "-f", "null")
-    session.run((*guard(session), *clip.input, *nowhere, "-"), folder=folder, timeout_s=timeout_s)
-    text = (folder / _SCAN).read_text(encoding="utf-8", errors="replace")
-    found = [
-        [float(value) for value in re.findall(rf"lavfi\.scd\.{key}=([\d.]+)", text)]
-        for key in ("mafd", "score")
-    ]
-    if not len(found[0]) == len(found[1]) == clip.frames:
-        raise CannotRun(
-            "not every frame was looked at",
-            where=str(clip.path),
-            expected=f"{clip.frames}",
-            found=f"{len(found[0])}",
-        )
-    activity, score = map(np.array, found)
-    return Scan(activity, score >= _CUT)
 
 
 def choose_segments(scan: Scan, number: int, length: int) -> tuple[int, ...]:

@@ -1,0 +1,105 @@
+"""A question is asked of clips: every clip in every way of coding, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from loso.corpus.choices import Choice
+from loso.errors import LosoError
+from loso.recommend.answer import Answer, Coding, Subject, Way, answer
+from loso.recommend.calibrate import Grounds
+from loso.recommend.desk import Desk
+from loso.recommend.judge import Judge
+from loso.recommend.question import Question
+from loso.recommend.work import carry_out
+from loso.video.clips import Clip
+
+__all__ = ["Found", "ask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found of one clip: a coding for each way that did not fail."""
+
+    clip: Clip
+    codings: tuple[Coding, ...]
+    failures: tuple[LosoError, ...]
+
+    def cheapest(self, at: int) -> tuple[Coding, Answer] | None:
+        """Return the cheapest answer to the target at that place, None where there is none."""
+        costs = {
+            chosen.bitrate_kbps: coding
+            for coding in self.codings[::-1]  # of equals, the one that was named first
+            if (chosen := coding.answers[at].chosen) is not None
+        }
+        if not costs:
+            return None
+        coding = costs[min(costs)]
+        return coding, coding.answers[at]
+
+    def by_choice(self) -> list[tuple[Choice, list[Coding]]]:
+        """Return the codings of each choice, which differ in height."""
+        choices = dict.fromkeys(coding.choice for coding in self.codings)
+        return [(one, [c for c in self.codings if c.choice == one]) for one in choices]
+
+
+def ask(
+    desk: Desk,
+    clips: Sequence[Clip],
+    judge: Judge,
+    question: Question,
+    *,
+    known: Sequence[Clip] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Found]:
+    """Return what was found of each clip, in their order; encodes of all are made side by side.
+
+    `known` are clips of other sources that a bound on estimates is calibrated on. BadClip where all
+    heights are above a clip's own, BadSettings where `known` cannot support the confidence.
+    """
+    choices, heights = desk.settings.choices, desk.settings.heights
+    ways = [[*_ways(clip, choices, heights, say)] for clip in clips]
+    cuts = desk.cut(clips, question.sampling)
+    long = [clip for clip, segments in zip(clips, cuts, strict=True) if segments]
+    grounds = Grounds(desk, known if long else (), judge, question, say=say)
+    grounds.measure(long, [*dict.fromkeys(way for own in ways for way in own)])
+    works = [
+        answer(
+            Subject.of(desk, clip, way, judge, question, segments=segments),
+            question,
+            bound_of=partial(grounds.bound, clip, way) if segments else _no_bound,
+        )
+        for clip, own, segments in zip(clips, ways, cuts, strict=True)
+        for way in own
+    ]
+    outcomes = iter(carry_out(desk, works))
+    found = []
+    for clip, own in zip(clips, ways, strict=True):
+        of_clip = [next(outcomes) for _ in own]
+        found.append(
+            Found(
+                clip=clip,
+                codings=tuple(each for each in of_clip if isinstance(each, Coding)),
+                failures=tuple(each for each in of_clip if isinstance(each, LosoError)),
+            )
+        )
+    return found
+
+
+def _no_bound(_: float) -> None:
+    """Return none: the whole clip is measured."""
+
+
+def _ways(
+    clip: Clip, choices: Sequence[Choice], heights: Sequence[int], say: Callable[[str], None]
+) -> Sequence[Way]:
+    """Return how one clip is coded: of several heights those that are not above its own."""
+    own = [height for height in heights if height <= clip.height]
+    if own and len(own) < len(heights):
+        above = ", ".join(f"{height}" for height in heights if height not in own)
+        say(f"warning: {clip.src} is {clip.height} high: not coded at {above}")
+    # A height that is alone, or where all are too high, is refused when it is used.
+    at: Sequence[int | None] = own or heights or [None]
+    return [Way(choice=choice, height=height) for choice in choices for height in at]
