@@ -28,6 +28,7 @@ from loso.video.logged import logged_names
 
 __all__ = [
     "CODED",
+    "OTHER_METRICS",
     "Encode",
     "Measurement",
     "VmafModel",
@@ -64,12 +65,20 @@ class Encode:
     device: str = ""
 
 
+OTHER_METRICS: Final = {"psnr": ("psnr", "psnr_y"), "ssim": ("float_ssim", "float_ssim")}
+"""What libvmaf can measure beside VMAF: the name of the feature, and of the luma's score."""
+
+
 @dataclass(frozen=True)
 class VmafModel:
-    """Which VMAF: a version that libvmaf carries, or a model file."""
+    """Which VMAF: a version that libvmaf carries, or a model file; and one other metric beside it.
+
+    `beside`, one of `OTHER_METRICS`, becomes a feature by that name.
+    """
 
     version: str = "vmaf_v0.6.1"
     path: Path | None = None
+    beside: str = ""
 
     @classmethod
     def parse(cls, text: str) -> VmafModel:
@@ -112,7 +121,7 @@ class Measurement:
 
     vmaf: tuple[float, ...]
     features: dict[str, tuple[float, ...]]
-    """Each of the canonical six, by frame."""
+    """Each of the canonical six by frame, and the metric that was measured beside VMAF, if any."""
     packet_bytes: tuple[int, ...]
     """In the order of coding."""
     libvmaf: str
@@ -195,8 +204,11 @@ def resize_filter(width: int, height: int, before: str, after: str) -> str:
 def libvmaf_filter(model: VmafModel) -> str:
     """Return the filter that writes the scores of `model` and its features to the scores file."""
     # The features are asked for by name: a model with other ones inside (NEG) still logs these.
+    features = "name=adm|name=vif|name=motion"
+    if model.beside:
+        features += f"|name={OTHER_METRICS[model.beside][0]}"
     return (
-        f"libvmaf=model={model.option}:feature=name=adm|name=vif|name=motion:log_fmt=json"
+        f"libvmaf=model={model.option}:feature={features}:log_fmt=json"
         f":log_path={_SCORES}:n_threads=1:shortest=1:repeatlast=0"
     )
 
@@ -228,7 +240,7 @@ def measure(
         session.run((*only, *line), folder=folder, timeout_s=max(left, 0.0))
     seconds = time.monotonic() - started
     packets = _read_packets(folder / _PACKETS)
-    version, scores = read_scores(folder / _SCORES)
+    version, scores = read_scores(folder / _SCORES, beside=model.beside)
     if not clip.frames == len(packets) == len(scores["vmaf"]):
         raise CannotRun(
             f"frame counts differ: {clip.frames} of the reference, {len(packets)} coded, "
@@ -256,8 +268,8 @@ _UNREADABLE: Final = (
 """What reading JSON of any shape as a log of libvmaf may raise."""
 
 
-def read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
-    """Return libvmaf's version, and `vmaf` and the canonical six by frame."""
+def read_scores(path: Path, *, beside: str = "") -> tuple[str, dict[str, tuple[float, ...]]]:
+    """Return libvmaf's version; `vmaf`, the canonical six and another metric, if any, by frame."""
     try:
         log: dict[str, Any] = json.loads(path.read_bytes())
         frames: Sequence[dict[str, float]] = [frame["metrics"] for frame in log["frames"]]
@@ -265,6 +277,9 @@ def read_scores(path: Path) -> tuple[str, dict[str, tuple[float, ...]]]:
         names = logged_names(frames[0])
         for name in ("vmaf", *CANONICAL_6):
             columns[name] = tuple(float(frame[names[name]]) for frame in frames)
+        if beside:
+            logged = OTHER_METRICS[beside][1]
+            columns[beside] = tuple(float(frame[logged]) for frame in frames)
         version = str(log["version"])
     except _UNREADABLE as error:
         raise CannotRun(f"libvmaf's log is not whole ({error!r})") from None
