@@ -30,7 +30,8 @@ from loso.video.encoders import ENCODERS, Rate
 from loso.video.ffmpeg import FfmpegSession, demuxers_of, find_ffmpeg
 from loso.video.measure import Encode, VmafModel, measure
 from loso.video.pair import measure_pair
-from loso.video.said import _LONGEST_LINE, _MOST_BYTES, Said
+from loso.video.said import _LONGEST_LINE, _MOST_BYTES, Said, painted
+from loso.video.seen import Watch
 
 FRAMES = 3
 PROMPT_S = 15.0
@@ -417,13 +418,8 @@ def test_a_clip_that_is_cut_off_is_remarked_or_refused(look, content, tmp_path, 
         assert re.search(r"cannot be decoded as video|too few frames|no video stream", refused)
     else:
         assert 0 < clip.frames < 40
-        # Where nothing but the last packet is gone, ffmpeg may not see it. Where two of its threads
-        # speak at once, one's words may be taken for the other's: hence more than one look.
-        looks = (clip, *(look(path, **settings) for _ in range(2)))
-        said = any(
-            "while decoding ffmpeg said: " in remark for one in looks for remark in one.remarks
-        )
-        assert said or share == 0.9
+        said = any("while decoding ffmpeg said: " in remark for remark in clip.remarks)
+        assert said or share == 0.9  # where the last packet alone is gone, ffmpeg may not see it
 
 
 def test_a_container_without_a_frame_is_refused(look, content, tmp_path):
@@ -566,7 +562,9 @@ def test_an_encoder_that_misbehaves_costs_its_own_cell(build, ffmpeg, content, t
     program = fake(tmp_path / "program", ffmpeg, f"{CELL}) {action} ;;")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
-    report = build([clip, other], program=program, timeout_s=2.5)
+    # Short where it is waited for, and still enough for the other clip on a machine that is busy.
+    limit_s = 4.0 if "was stopped" in reason else 60.0
+    report = build([clip, other], program=program, timeout_s=limit_s)
     assert time.monotonic() - started < PROMPT_S
     # A thousand times as much may be said.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
@@ -625,6 +623,76 @@ def test_a_child_is_heard_line_by_line_however_it_speaks():
         said.hear(bytes([byte]))
     assert said.text() == text.replace("\r", "").replace("[info] 7 é\n", "")
     assert "".join(heard) == text.replace("\r", "")
+
+
+RED, YELLOW, GREEN, PLAIN = "\x1b[1;31m", "\x1b[0;33m", "\x1b[1;32m", "\x1b[0m"
+FRAME = "n:   0 pts:      0 pts_time:0 fmt:yuv420p cl:left sar:1/1 s:96x64 i:P iskey:1 type:I "
+SHOWINFO = f"{GREEN}[Parsed_showinfo_0 @ 0x1] {PLAIN}[info] "
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (f"{SHOWINFO}{FRAME}{RED}no frame!\n{PLAIN}", "[error] no frame!\n"),
+        (f"{SHOWINFO}{FRAME}{RED}no {PLAIN}{RED}frame!\n{PLAIN}", "[error] no frame!\n"),
+        (f"{SHOWINFO}{FRAME}\x1b[4;31mno memory\n{PLAIN}", "[fatal] no memory\n"),
+        # No complaint, though it stands in the midst as well.
+        (f"{SHOWINFO}{FRAME}EOF while reading input\n", ""),
+        (f"{SHOWINFO}{FRAME}{YELLOW}corrupt frame\n{PLAIN}", "[warning] corrupt frame\n"),
+        # On a line of its own it keeps the name of who complains.
+        (
+            f"\x1b[0;36m[h264 @ 0x2] {PLAIN}{RED}[error] {PLAIN}{RED}no frame!\n",
+            "[h264 @ 0x2] [error] no frame!\n",
+        ),
+        (f"{PLAIN}{RED}[error] {PLAIN}{RED}a {PLAIN}{RED}line\n{PLAIN}", "[error] a line\n"),
+    ],
+)
+def test_a_complaint_is_heard_wherever_it_stands(written, kept):
+    watch = Watch()
+    said = Said(watch)
+    said.hear(written.encode())
+    assert said.text() == kept
+    assert watch.seen().shapes == (("96x64 yuv420p",) if FRAME in written else ())
+
+
+def heard_through(path, ffmpeg, script):
+    """Write a program that is ffmpeg, but what it says of frames goes through sed; return it."""
+    path.write_text(
+        '#!/bin/bash\ncase "$*" in *showinfo*)\n'
+        f'"{ffmpeg.path}" "$@" 2>&1 >&- | sed \'{script}\' >&2; exit ${{PIPESTATUS[0]}} ;;\nesac\n'
+        f'exec "{ffmpeg.path}" "$@"\n'
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return find_ffmpeg(str(path))
+
+
+def test_a_complaint_in_the_midst_of_another_line_is_remarked(ffmpeg, content, tmp_path):
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(content("mkv"))
+    # As one thread's words stand in the line of another: after the frame, before the line's end.
+    program = heard_through(tmp_path / "program", ffmpeg, f"s/type:I $/&{RED}no frame!/")
+    with FfmpegSession(program) as session:
+        clip = open_clip(path, ClipSettings(), session, timeout_s=60)
+    assert (clip.frames, clip.remarks) == (FRAMES, ("while decoding ffmpeg said: no frame!",))
+
+
+def test_a_frame_that_was_not_heard_of_is_missed(ffmpeg, content, tmp_path):
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(content("mkv"))
+    with FfmpegSession(heard_through(tmp_path / "program", ffmpeg, "/n: *1 pts/d")) as session:
+        text = refusal(open_clip, path, ClipSettings(), session, timeout_s=60)
+    assert text == f"{path}: not every frame was heard of; run this again"
+
+
+@pytest.mark.parametrize("variable", ["AV_LOG_FORCE_NOCOLOR", "AV_LOG_FORCE_256COLOR"])
+def test_colours_that_a_user_chose_do_not_deafen(look, content, tmp_path, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    given = painted({variable: "1", "TERM": "x", "HOME": "/"})
+    assert given == {"AV_LOG_FORCE_COLOR": "1", "TERM": "", "HOME": "/"}
+    whole, path = content("mkv", frames=40), tmp_path / "cut.mkv"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert look(path).remarks == ("while decoding ffmpeg said: File ended prematurely",)
 
 
 def test_of_what_is_too_much_the_start_and_the_end_are_kept():

@@ -20,7 +20,7 @@ from typing import Final
 from loso.errors import BadClip, BadSettings, CannotRun
 from loso.files import open_regular
 from loso.video.allowed import guard, refuse_no_file, refuse_playlist
-from loso.video.ffmpeg import FfmpegSession, reason_of
+from loso.video.ffmpeg import FfmpegSession, remark_of
 from loso.video.seen import Seen, Watch
 
 __all__ = ["Clip", "ClipSettings", "identity_of", "open_clip"]
@@ -153,6 +153,8 @@ def open_clip(
     to_nowhere = ("-map", "0:V:0", "-vf", look, "-fps_mode", "passthrough", "-f", "null", "-")
     log = run(*guard(session), *opening, *to_nowhere)
     seen = watch.seen()
+    if not seen.whole:
+        raise BadClip("not every frame was heard of", where=str(path), fix="run this again")
     if seen.frames < (settings.frames or 1):
         raise BadClip(
             "too few frames",
@@ -172,7 +174,7 @@ def open_clip(
     pixel_format = _REFERENCE_FORMATS[decoded_format]
     compressed = seen.full_range and decoded_format not in _RGB
     converted = decoded_format.replace("yuvj", "yuv") != pixel_format
-    complaint = reason_of(log)
+    complaint = remark_of(log)
     re_timed = not given_fps and not seen.has_constant_rate
     average = f"{float(fps):.6g}"
     clip = Clip(

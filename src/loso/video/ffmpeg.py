@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from loso.errors import CannotRun, MissingTool
-from loso.video.said import Said
+from loso.video.said import Said, painted
 
-__all__ = ["Ffmpeg", "FfmpegSession", "ask", "demuxers_of", "find_ffmpeg", "reason_of"]
+__all__ = ["Ffmpeg", "FfmpegSession", "ask", "demuxers_of", "find_ffmpeg", "reason_of", "remark_of"]
 
 _OLDEST_LIBAVCODEC: Final = 59
 """Of ffmpeg 5: the first whose libvmaf carries its models (of 5.1: that knows -fps_mode)."""
@@ -281,7 +281,7 @@ class FfmpegSession:
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     process_group=self._guard.pid,
-                    env=os.environ | {"SVT_LOG": "1", "AV_LOG_FORCE_NOCOLOR": "1"},
+                    env=painted(os.environ) | {"SVT_LOG": "1"},
                 )
             except OSError as error:
                 raise CannotRun(f"ffmpeg did not start ({error.strerror})") from None
@@ -316,6 +316,7 @@ _CONSEQUENCES: Final = re.compile(
 """How lines begin in which ffmpeg tells what followed from an error."""
 _LEVEL: Final = re.compile(r"\[(panic|fatal|error|warning|info)\] ")
 _ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+\]")
+_NAMES: Final = re.compile(r"^(\[[^\]]*\] )+")
 
 
 def reason_of(stderr: str) -> str:
@@ -327,6 +328,25 @@ def reason_of(stderr: str) -> str:
     >>> reason_of("[h264_nvenc @ 0x5] [error] Cannot load libcuda.so.1\n[error] Conversion failed!")
     '[h264_nvenc] Cannot load libcuda.so.1'
     """
+    causes, consequences = _complaints(stderr)
+    said_last = causes[-1:] or consequences[:1] or [""]
+    return said_last[0].rstrip(".")
+
+
+def remark_of(stderr: str) -> str:
+    r"""Return one complaint that does not depend on which of ffmpeg's threads was the first.
+
+    It lacks the name of who complained, as what stands in another's line has none.
+
+    >>> remark_of("[h264 @ 0x5] [error] no frame!\n[error] broken")
+    'broken'
+    """
+    causes, consequences = _complaints(stderr)
+    return min((_NAMES.sub("", text).rstrip(".") for text in causes or consequences), default="")
+
+
+def _complaints(stderr: str) -> tuple[list[str], list[str]]:
+    """Return complaints that may be a cause, and those that tell what followed from one."""
     causes: list[str] = []
     consequences: list[str] = []
     for line in stderr.splitlines():
@@ -334,7 +354,5 @@ def reason_of(stderr: str) -> str:
         if level[1] in {"warning", "info"} if level else "error" not in line.lower():
             continue
         text = _ADDRESS.sub("]", _LEVEL.sub("", line)).strip()
-        said = re.sub(r"^(\[[^\]]*\] )+", "", text)
-        (consequences if _CONSEQUENCES.match(said) else causes).append(text)
-    said_last = causes[-1:] or consequences[:1] or [""]
-    return said_last[0].rstrip(".")
+        (consequences if _CONSEQUENCES.match(_NAMES.sub("", text)) else causes).append(text)
+    return causes, consequences

@@ -1,23 +1,40 @@
-"""What a child process says on stderr, heard while it speaks: its memory does not grow with it."""
+"""What a child process says on stderr, heard while it speaks: its memory does not grow with it.
+
+ffmpeg's threads share one log. Some write a line piece by piece, and what another says meanwhile
+stands in that line, without a prefix. But each piece can be painted by its level: so a complaint is
+known wherever it stands, and becomes a line of its own.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["Said"]
+__all__ = ["Said", "painted"]
 
 _MOST_BYTES: Final = 2**20
 """Kept of the start, and of the end: a reason stands at either, and a flood between them."""
 _LONGEST_LINE: Final = 2**16
 
+_PAINT: Final = re.compile(r"\x1b\[([\d;]*)m")
+_LOUD: Final = {"4;31": "fatal", "1;31": "error", "0;33": "warning"}
+"""ffmpeg's colours of complaints; its other levels and the names of its parts have others."""
+_PREFIXES: Final = frozenset({"[panic] ", "[fatal] ", "[error] ", "[warning] "})
+
+
+def painted(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which ffmpeg paints its log, in the colours known here."""
+    ours = {name: value for name, value in environment.items() if "AV_LOG_FORCE" not in name}
+    return ours | {"AV_LOG_FORCE_COLOR": "1", "TERM": ""}  # others have 256 colours
+
 
 class Said:
     r"""The lines of a child, in the order in which they come.
 
-    Each goes to `listen` first, and is kept unless that returns true. Of what is kept, the start
-    and the end stay where it becomes too much.
+    Each goes to `listen` first, without its colours, and is kept unless that returns true. Of what
+    is kept, the start and the end stay where it becomes too much.
 
     >>> said = Said()
     >>> said.hear(b"one\\ntw"), said.hear(b"o")
@@ -51,10 +68,34 @@ class Said:
 
     def _take(self, raw: bytes) -> None:
         line = raw.decode("utf-8", errors="replace").replace("\r", "")
-        if self._listen(line):
-            return
+        for each in _apart(line) if "\x1b" in line else (line,):
+            if not self._listen(each):
+                self._keep(each)
+
+    def _keep(self, line: str) -> None:
         in_end = bool(self._end) or self._sizes[0] + len(line) > _MOST_BYTES
         (self._end if in_end else self._start).append(line)
         self._sizes[in_end] += len(line)
         while self._sizes[1] > _MOST_BYTES:
             self._sizes[1] -= len(self._end.popleft())
+
+
+def _apart(line: str) -> list[str]:
+    r"""Return a line without its colours, and what another thread complained of in the midst of it.
+
+    >>> _apart("[info] one frame, type:I \x1b[1;31mEnd of file\n")
+    ['[info] one frame, type:I \n', '[error] End of file\n']
+    """
+    first, *pieces = _PAINT.split(line)
+    own, level, asides = first, "", dict.fromkeys(_LOUD.values(), "")
+    for colour, text in zip(pieces[::2], pieces[1::2], strict=True):
+        loud = _LOUD.get(colour, "")
+        if text in _PREFIXES:
+            level = loud
+        if loud and loud != level:
+            asides[loud] += text
+        else:
+            own += text
+    others = [f"[{loud}] {text.rstrip()}\n" for loud, text in asides.items() if text.strip()]
+    own = own.rstrip("\n") + "\n" * line.endswith("\n") if others else own
+    return [own, *others] if own else others

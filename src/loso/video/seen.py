@@ -14,7 +14,9 @@ __all__ = ["Seen", "Watch"]
 # Whole lines, from their start: a title inside the clip may hold whatever it likes, but ffmpeg
 # indents it.
 _SHOWN: Final = re.compile(r"\[Parsed_showinfo_\d+ @ \w+\] \[info\] ")
-_FRAME: Final = re.compile(r"n: *\d+ pts: *(-?\d{1,18}|NOPTS) .* fmt:(\w+) .* s:(\d{1,6}x\d{1,6}) ")
+_FRAME: Final = re.compile(
+    r"n: *(\d{1,18}) pts: *(-?\d{1,18}|NOPTS) .* fmt:(\w+) .* s:(\d{1,6}x\d{1,6}) "
+)
 _CONFIG: Final = re.compile(
     r"config in time_base: (\d{1,10}/\d{1,10}), frame_rate: (\d{1,10})/(\d{1,10})"
 )
@@ -28,6 +30,8 @@ class Seen:
     """What decoding a clip showed."""
 
     frames: int
+    whole: bool
+    """Whether each frame stood on a line of its own; a number is missing where one did not."""
     shapes: tuple[str, ...]
     """Size and pixel format of the frames, such as `64x48 yuv420p`, sorted; a few where many."""
     restarts: int
@@ -67,7 +71,8 @@ class Watch:
 
     def forget(self) -> None:
         """Start anew, as ffmpeg does."""
-        self._frames = 0
+        self._frames = self._next = 0
+        self._whole = True
         self._shapes: set[str] = set()
         self._configs = 0
         self._full_range = self._rotated = False
@@ -82,14 +87,17 @@ class Watch:
             return False
         at = shown.end()
         if frame := _FRAME.match(line, at):
-            tick, pixel_format, size = frame.groups()
+            number, tick, pixel_format, size = frame.groups()
             self._frames += 1
+            self._whole &= int(number) == self._next
+            self._next = int(number) + 1
             if len(self._shapes) < _MOST_SHAPES:
                 self._shapes.add(f"{size} {pixel_format}")
             if tick != "NOPTS":
                 self._ticks.append(int(tick))
         elif config := _CONFIG.match(line, at):
             self._configs += 1
+            self._next = 0
             if self._configs == 1:
                 self._timing = config[1], config[2], config[3]
         elif line.startswith("color_range:pc", at):
@@ -102,6 +110,7 @@ class Watch:
         ticks, per_second = map(int, tick.split("/"))
         return Seen(
             frames=self._frames,
+            whole=self._whole,
             shapes=tuple(sorted(self._shapes)),
             restarts=max(self._configs - 1, 0),
             full_range=self._full_range or any(" yuvj" in shape for shape in self._shapes),
