@@ -436,6 +436,26 @@ def test_a_worker_with_another_ffmpeg_measures_nothing(peace, clips, ffmpeg, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_worker_that_scores_otherwise_measures_nothing(harm, clips, ffmpeg, tmp_path):
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        '#!/bin/bash\n[ "$SCALING" ] && set -- "${@//flags=bicubic/flags=$SCALING}"\n'
+        f'exec {shlex.quote(ffmpeg.path)} "$@"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    harm.worker("other", SCALING="bicubic+accurate_rnd")
+    harm.worker("same")
+    harm.wait_for_workers(2)
+    build = Build(harm.address, clips, find_ffmpeg(str(program)), tmp_path / "corpus.jsonl")
+    assert read_json(build.result().manifest)["run"]["workers"] == 1
+    (line,) = (line for line in build.said if "left out" in line)
+    assert re.fullmatch(
+        r"warning: left out: tcp://[\d.:]+: scores otherwise than the client: its processor or a "
+        "library differs",
+        line,
+    )
+
+
 # -- Training -------------------------------------------------------------------------------------
 
 

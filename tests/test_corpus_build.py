@@ -494,7 +494,7 @@ def test_progress_may_come_while_threads_work(build):
             {"settings": settings_of(model=VmafModel("vmaf_v9"))},
             BadSettings,
             (
-                "--vmaf-model: libvmaf does not score with this model ([Parsed_libvmaf_1] could "
+                "--vmaf-model: libvmaf does not score with this model ([Parsed_libvmaf_6] could "
                 "not load libvmaf model with version: vmaf_v9), found version=vmaf_v9"
             ),
         ),

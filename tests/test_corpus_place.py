@@ -33,7 +33,7 @@ def test_where_an_encoder_is_refused_no_other_trial_is_left_at_work(monkeypatch)
         at_work.remove(encode)
 
     monkeypatch.setattr(place, "try_encoder", try_encoder)
-    monkeypatch.setattr(place, "probe_libvmaf", lambda *_, **__: "1.0")
+    monkeypatch.setattr(place, "probe_libvmaf", lambda *_, **__: ("1.0", ""))
     way = SimpleNamespace(model="", timeout_s=1.0)
     trials = {("a", "", ""): "refused", ("b", "", ""): "slow"}
     with place.here(find_ffmpeg(), way, None, trials=trials, jobs=2) as here:

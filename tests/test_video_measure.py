@@ -19,6 +19,7 @@ from loso.video.measure import (
     commands,
     measure,
     probe_libvmaf,
+    read_scores,
 )
 
 FRAMES = 8
@@ -394,13 +395,31 @@ def test_another_model_still_logs_the_canonical_six(make, score):
     assert neg.vmaf != usual.vmaf
 
 
+@pytest.mark.parametrize("other", ["bilinear", "bicubic+accurate_rnd"])
+def test_machines_that_scale_otherwise_are_told_apart(session, tmp_path, monkeypatch, other):
+    options = {"folder": tmp_path, "timeout_s": 60}
+    _, usual = probe_libvmaf(MODEL, session, **options)
+    run = session.run
+
+    def elsewhere(arguments, **given):
+        changed = [word.replace("flags=bicubic", f"flags={other}", 1) for word in arguments]
+        return run(changed, **given)
+
+    monkeypatch.setattr(session, "run", elsewhere)
+    assert probe_libvmaf(MODEL, session, **options)[1] != usual
+
+
 def test_libvmaf_is_tried_with_its_model(session, tmp_path):
     options = {"folder": tmp_path, "timeout_s": 60}
-    assert re.fullmatch(r"\S+", probe_libvmaf(MODEL, session, **options))
+    version, scores = probe_libvmaf(MODEL, session, **options)
+    assert re.fullmatch(r"\S+", version)
+    assert len(read_scores(tmp_path / "scores.json")[1]["vmaf"]) == 3
+    assert {probe_libvmaf(MODEL, session, **options) for _ in range(5)} == {(version, scores)}
+    assert probe_libvmaf(VmafModel("vmaf_v0.6.1neg"), session, **options)[1] != scores
     with pytest.raises(BadSettings) as refusal:
         probe_libvmaf(VmafModel("vmaf_v9"), session, **options)
     assert str(refusal.value) == (
-        "--vmaf-model: libvmaf does not score with this model ([Parsed_libvmaf_1] could not load "
+        "--vmaf-model: libvmaf does not score with this model ([Parsed_libvmaf_6] could not load "
         "libvmaf model with version: vmaf_v9), found version=vmaf_v9"
     )
     file = tmp_path / "m.json"

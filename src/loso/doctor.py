@@ -196,7 +196,9 @@ def _try_video(
     with TemporaryDirectory(prefix="loso-") as name, FfmpegSession(program) as session:
         folder = Path(name)
         try:
-            libvmaf = probe_libvmaf(VmafModel(), session, folder=folder, timeout_s=TRIAL_TIMEOUT_S)
+            libvmaf, _ = probe_libvmaf(
+                VmafModel(), session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
+            )
         except LosoError as refusal:
             problem = refusal.problem
         encoders = try_every_encoder(session, devices=devices, folder=folder, progress=progress)

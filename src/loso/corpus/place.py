@@ -113,7 +113,7 @@ class _Here(Place):
             def look(path: Path) -> Clip:
                 return open_clip(path, settings, self.session, timeout_s=self.way.timeout_s)
 
-            libvmaf = probe_libvmaf(
+            libvmaf, _ = probe_libvmaf(
                 self.way.model, self.session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
             )
             hashes = pool.map(attempt, self.trials.values())

@@ -79,6 +79,7 @@ def _on_cluster(
     They are asked to see `clips`, to have the client's tools, and to try `trials`. A file in the
     folder of parts, there for as long as the build, shows whether they see that one too.
     """
+    libvmaf, scores = _probe(ffmpeg, way)
     with NamedTemporaryFile(dir=store.folder, prefix=".", suffix=".tmp") as sign:
         errand = Errand(
             parts=store.folder.absolute(),
@@ -86,7 +87,8 @@ def _on_cluster(
             ffmpeg=ffmpeg.path,
             version=ffmpeg.version,
             configuration=ffmpeg.configuration,
-            libvmaf=_libvmaf(ffmpeg, way),
+            libvmaf=libvmaf,
+            scores=scores,
             model_identity=way.model.identity(),
             way=way,
         )
@@ -96,7 +98,7 @@ def _on_cluster(
             yield _OnCluster(crew, errand, trials, progress, say)
 
 
-def _libvmaf(ffmpeg: Ffmpeg, way: Way) -> str:
+def _probe(ffmpeg: Ffmpeg, way: Way) -> tuple[str, str]:
     with FfmpegSession(ffmpeg) as session, TemporaryDirectory(prefix="loso-") as name:
         return probe_libvmaf(way.model, session, folder=Path(name), timeout_s=TRIAL_TIMEOUT_S)
 

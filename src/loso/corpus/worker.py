@@ -54,6 +54,8 @@ class Errand:
     version: str
     configuration: str
     libvmaf: str
+    scores: str
+    """The hash of what libvmaf gives a few frames on the client."""
     model_identity: str
     way: Way
 
@@ -190,11 +192,15 @@ def _own_ffmpeg(errand: Errand) -> Ffmpeg:
         raise UnfitWorker("the VMAF model file is another", found=str(model.path))
     with FfmpegSession(ffmpeg) as session, _folder() as folder:
         try:
-            libvmaf = probe_libvmaf(model, session, folder=folder, timeout_s=TRIAL_TIMEOUT_S)
+            libvmaf, scores = probe_libvmaf(
+                model, session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
+            )
         except LosoError as refusal:
             raise UnfitWorker(str(refusal)) from None
     if libvmaf != errand.libvmaf:
         raise UnfitWorker("another libvmaf", expected=errand.libvmaf, found=libvmaf)
+    if scores != errand.scores:
+        raise UnfitWorker("scores otherwise than the client: its processor or a library differs")
     return ffmpeg
 
 

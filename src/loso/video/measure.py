@@ -7,6 +7,7 @@ scores are the same.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -45,6 +46,8 @@ _STREAM_FORMATS: Final = {"h264": "h264", "hevc": "hevc", "av1": "obu", "vvc": "
 
 CODED, _PACKETS, _SCORES = "coded.bin", "packets.txt", "scores.json"
 """Names in a cell's own folder, free of anything a filter string would have to escape."""
+
+_PROBE_SIZE: Final = (192, 108)
 
 _LISTED: Final = ("-stats_enc_post", _PACKETS, "-stats_enc_post_fmt", "f_size={size}")
 """Lists packets of one encoder: to -vstats_file all of a process write, and now and then into each
@@ -291,22 +294,38 @@ def read_scores(path: Path, *, beside: str = "") -> tuple[str, dict[str, tuple[f
 
 def probe_libvmaf(
     model: VmafModel, session: FfmpegSession, *, folder: Path, timeout_s: float
-) -> str:
-    """Return libvmaf's version after it scored a frame with `model`; BadSettings if it cannot."""
+) -> tuple[str, str]:
+    """Return libvmaf's version and a hash of what it gives a few frames; BadSettings if it cannot.
+
+    The frames meet themselves at half their size and back, as cells of another height do, of 8 and
+    of 10 bits: what differs between machines in scaling or in scoring differs here.
+    """
     model.install(folder)
-    graph = f"[0:v]split[distorted][reference];[distorted][reference]{libvmaf_filter(model)}"
-    source = ("-f", "lavfi", "-i", "testsrc2=size=192x108:rate=25")
-    try:
-        session.run(
-            (*source, "-frames:v", "1", "-filter_complex", graph, "-f", "null", "-"),
-            folder=folder,
-            timeout_s=timeout_s,
-            again=lambda: None,
+    width, height = _PROBE_SIZE
+    digest = hashlib.sha256()
+    for pixel_format in ("yuv420p", "yuv420p10le"):
+        there = resize_filter(width // 2, height // 2, pixel_format, "yuv420p")
+        back = resize_filter(width, height, "yuv420p", pixel_format)
+        graph = (
+            f"[0:v]format={pixel_format},split[reference][same];[same]{there},{back}[distorted];"
+            f"[distorted][reference]{libvmaf_filter(model)}"
         )
-    except CannotRun as failure:
-        raise BadSettings(
-            f"libvmaf does not score with this model ({failure.problem})",
-            where="--vmaf-model",
-            found=str(model),
-        ) from None
-    return read_scores(folder / _SCORES)[0]
+        # Ended by the source: an option of the output lets some more frames through, now and then.
+        frames = f"testsrc2=size={width}x{height}:rate=25:duration=0.12"
+        source = ("-filter_complex_threads", "1", "-f", "lavfi", "-i", frames)
+        try:
+            session.run(
+                (*source, "-filter_complex", graph, "-f", "null", "-"),
+                folder=folder,
+                timeout_s=timeout_s,
+                again=lambda: None,
+            )
+        except CannotRun as failure:
+            raise BadSettings(
+                f"libvmaf does not score with this model ({failure.problem})",
+                where="--vmaf-model",
+                found=str(model),
+            ) from None
+        version, scores = read_scores(folder / _SCORES, beside=model.beside)
+        digest.update(json.dumps(scores, sort_keys=True).encode())
+    return version, digest.hexdigest()
