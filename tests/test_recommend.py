@@ -18,7 +18,7 @@ from loso.recommend.apply import apply_answer, file_of
 from loso.recommend.ask import ask
 from loso.recommend.bound import Bound
 from loso.recommend.desk import at_desk
-from loso.recommend.judge import VmafJudge
+from loso.recommend.judge import MetricJudge
 from loso.recommend.question import Question
 from loso.recommend.record import lower_of, record_of
 from loso.recommend.segments import cut_out
@@ -57,7 +57,7 @@ def asking(clip, ffmpeg, tmp_path):
     def call(*targets, settings=None, parts="parts", apply=None, path=clip, **asked):
         settings = settings or settings_of()
         question = Question(targets=targets, **({"step": 3.0} | asked))
-        judge = VmafJudge(question.pool)
+        judge = MetricJudge("vmaf", question.pool)
         with at_desk([path], settings, ffmpeg, parts=tmp_path / parts, jobs=2) as desk:
             (found,) = ask(desk, desk.clips, judge, question)
             for failure in found.failures:
@@ -180,7 +180,7 @@ def test_the_choice_stays_above_the_target_by_the_margin(clip, ffmpeg, tmp_path)
             desk,
             desk.clips[0],
             Way(choice=settings.choices[0]),
-            VmafJudge("mean"),
+            MetricJudge("vmaf", "mean"),
             question,
             segments=cut,
         )
@@ -188,7 +188,7 @@ def test_the_choice_stays_above_the_target_by_the_margin(clip, ffmpeg, tmp_path)
     (found,) = coding.answers
     assert found.settled
     assert found.chosen.score.lower >= 86.0 > found.beyond.score.lower
-    assert lower_of(coding, found) == found.chosen.score.value - 6.0
+    assert lower_of(coding, found, MetricJudge("vmaf", "mean")) == found.chosen.score.value - 6.0
 
 
 # -- The whole clip -------------------------------------------------------------------------------

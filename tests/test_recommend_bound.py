@@ -10,10 +10,10 @@ from scipy.stats import binom
 
 from loso.errors import BadSettings
 from loso.recommend.bound import NO_NEED, fit_bound, need_of
-from loso.recommend.judge import VmafJudge
+from loso.recommend.judge import MetricJudge
 from loso.recommend.search import bracket_of, next_setting
 
-PRIOR = VmafJudge("mean").prior
+PRIOR = MetricJudge("vmaf", "mean").prior
 SETTINGS = 52
 
 eighths = st.integers(0, 800).map(lambda n: n / 8)  # exact sums: no doubt about equality

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loso.errors import BadSettings
-from loso.recommend.judge import VmafJudge
+from loso.recommend.judge import MetricJudge
 from loso.recommend.question import Question
 from loso.recommend.scale import scale_of
 from loso.recommend.search import Bracket, bracket_of, next_setting, predicted
 from loso.video.encoders import ENCODERS
 
-PRIOR = VmafJudge("mean").prior
+PRIOR = MetricJudge("vmaf", "mean").prior
 
 
 def search(truth, target, *, most=99, known=()):
@@ -150,5 +150,5 @@ def test_a_question_that_makes_no_sense_is_refused(asked, text):
 
 @pytest.mark.parametrize("target", [0.0, 100.5])
 def test_a_target_that_is_no_vmaf_is_refused(target):
-    with pytest.raises(BadSettings, match="no VMAF that a clip can be held to, expected above 0"):
-        VmafJudge("mean").refuse_target(target)
+    with pytest.raises(BadSettings, match="no clip can be held to that vmaf, expected above 0"):
+        MetricJudge("vmaf", "mean").refuse_target(target)

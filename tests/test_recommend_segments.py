@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loso.errors import CannotRun
-from loso.recommend.judge import VmafJudge
+from loso.recommend.judge import MetricJudge
 from loso.recommend.segments import Sampling, choose_segments, cut_out
 from loso.video.scan import Scan, scan_clip
 from loso.video.clips import ClipSettings, open_clip
@@ -133,6 +133,6 @@ def test_a_segment_is_that_part_of_the_clip(two_scenes, session, tmp_path, setti
 
 def test_the_first_frame_of_a_segment_does_not_count():
     one, other = (SimpleNamespace(vmaf=scores) for scores in ((1.0, 90.0), (2.0, 80.0)))
-    judge = VmafJudge("mean")
+    judge = MetricJudge("vmaf", "mean")
     assert judge.score([(None, one), (None, other)]).value == 85.0
     assert judge.score([(None, one)]).value == 45.5  # a whole clip, whose first frame is its own

@@ -68,7 +68,7 @@ def _refusal(
         return found.failures[0]
     unanswered = _unanswered(found, question)
     if unanswered:
-        return _no_answer(found, unanswered[0], question)
+        return _no_answer(found, unanswered[0], judge, question)
     if applied is not None and not applied.held:
         return Refused(
             f"the promise of {applied.target:g} was not kept: it {_scored(applied, judge)}",
@@ -83,15 +83,15 @@ def _unanswered(found: Found, question: Question) -> list[int]:
     return [at for at in range(len(question.targets)) if found.cheapest(at) is None]
 
 
-def _no_answer(found: Found, at: int, question: Question) -> Refused:
+def _no_answer(found: Found, at: int, judge: Judge, question: Question) -> Refused:
     coding = max(found.codings, key=lambda coding: coding.tried[0].score.lower)
     answer, name, best = coding.answers[at], coding.choice.encoder.name, coding.tried[0]
-    told = f"{best.rate.number}, scores {best.score.value:.2f}"
+    told = f"{best.rate.number}, scores {judge.text(best.score.value)}"
     reach, whom = "reach", f"{name}, nor of the others," if found.codings[1:] else name
     if answer.bound is not None:
         level = f"{100 * answer.bound.level:g} %"
         least = best.score.lower - answer.bound.margin
-        told = f"{best.rate.number}, at least {least:.2f} with {level}"
+        told = f"{best.rate.number}, at least {judge.text(least)} with {level}"
         reach = "be promised to reach"
     if answer.verdict == "out_of_reach":
         return Refused(
@@ -116,7 +116,7 @@ def _print_found(found: Found, judge: Judge, question: Question) -> None:
         _print_answer(found.codings[0], judge, question)
         return
     _print_table(found, judge, question)
-    _print_comparison(found)
+    _print_comparison(found, judge)
     from loso.recommend.record import evidence_of
 
     basis = (evidence_of(c, answer, judge) for c in found.codings for answer in c.answers)
@@ -151,7 +151,7 @@ def _print_table(found: Found, judge: Judge, question: Question) -> None:
                     coding.choice.preset,
                     *([f"{coding.height}"] if of_heights else []),
                     f"{answer.target:g}",
-                    *_chosen(answer.chosen, lower_of(coding, answer)),
+                    *_chosen(answer.chosen, lower_of(coding, answer, judge), judge),
                     "-" if exact is None else f"{exact:.0f}",
                     "the cheapest" if is_best else _VERDICTS[answer.verdict, answer.settled],
                 )
@@ -162,18 +162,18 @@ def _print_table(found: Found, judge: Judge, question: Question) -> None:
     print_line()
 
 
-def _chosen(chosen: Tried | None, lower: float | None) -> tuple[str, ...]:
+def _chosen(chosen: Tried | None, lower: float | None, judge: Judge) -> tuple[str, ...]:
     if chosen is None:
         return "-", "-", "-", "-"
     return (
         chosen.rate.number,
-        f"{chosen.score.value:.2f}",
-        "-" if lower is None else f"{lower:.2f}",
+        judge.text(chosen.score.value),
+        "-" if lower is None else judge.text(lower),
         f"{chosen.bitrate_kbps:.0f}",
     )
 
 
-def _print_comparison(found: Found) -> None:
+def _print_comparison(found: Found, judge: Judge) -> None:
     """Print what each choice costs beside the first, and which heights are worth having."""
     from loso.recommend.compare import compare
 
@@ -187,26 +187,27 @@ def _print_comparison(found: Found) -> None:
         if bd is None:
             print_line(told + beside.reason)
         else:
+            low, high = judge.text(bd.low), judge.text(bd.high)
             print_line(
-                f"{told}{bd.percent:+.1f} % bitrate at equal quality (BD-rate, {bd.low:.1f} to "
-                f"{bd.high:.1f}, {100 * bd.overlap:.0f} % of the range of both)"
+                f"{told}{bd.percent:+.1f} % bitrate at equal quality (BD-rate, {low} to {high}, "
+                f"{100 * bd.overlap:.0f} % of the range of both)"
             )
     from loso.recommend.hull import hull_of
 
     for choice, own in found.by_choice():
         if own[1:]:
             name = f"{choice.encoder.name} {choice.preset}"
-            print_line(f"{name}, convex hull: {', '.join(_spans(hull_of(own)))}")
+            print_line(f"{name}, convex hull: {', '.join(_spans(hull_of(own), judge))}")
 
 
-def _spans(hull: Sequence[tuple[Coding, Tried]]) -> list[str]:
+def _spans(hull: Sequence[tuple[Coding, Tried]], judge: Judge) -> list[str]:
     """Return which height is worth having from which bitrate and score on."""
     spans = []
     before = 0
     for coding, tried in hull:
         if coding.height != before:
             score, kbps = tried.score.value, tried.bitrate_kbps
-            spans.append(f"{coding.height} from {kbps:.0f} kbit/s ({score:.1f})")
+            spans.append(f"{coding.height} from {kbps:.0f} kbit/s ({judge.text(score)})")
             before = coding.height
     return spans
 
@@ -231,26 +232,28 @@ def _print_answer(coding: Coding, judge: Judge, question: Question) -> None:
     size = "" if coding.height == coding.clip.height else f" at height {coding.height}"
     print_line(
         f"{coding.clip.src}, {choice.encoder.name} {choice.preset}{size}: quality "
-        f"{chosen.rate.number} scores {chosen.score.value:.2f} ({judge.name}, {question.pool}) at "
-        f"{chosen.bitrate_kbps:.0f} kbit/s"
+        f"{chosen.rate.number} scores {judge.text(chosen.score.value)} ({judge.name}, "
+        f"{question.pool}) at {chosen.bitrate_kbps:.0f} kbit/s"
     )
-    lower, evidence = lower_of(coding, answer), evidence_of(coding, answer, judge)
+    lower, evidence = lower_of(coding, answer, judge), evidence_of(coding, answer, judge)
     level = level_of(answer, judge)
     if lower is None or level is None:
         print_line(evidence)
     else:
-        print_line(f"at least {lower:.2f} with {100 * level:g} %: {evidence}")
+        print_line(f"at least {judge.text(lower)} with {100 * level:g} %: {evidence}")
     for remark in chosen.score.remarks:
         print_line(remark)
-    _print_what_is_cheaper(answer)
+    _print_what_is_cheaper(answer, judge)
 
 
-def _print_what_is_cheaper(answer: Answer) -> None:
+def _print_what_is_cheaper(answer: Answer, judge: Judge) -> None:
     beyond = answer.beyond
     if answer.verdict == "met_by_the_cheapest":
         print_line(f"it is the cheapest setting there is, and even that reaches {answer.target:g}")
     elif beyond is not None and answer.settled:
-        print_line(f"the next cheaper, {beyond.rate.number}, scores {beyond.score.value:.2f}")
+        print_line(
+            f"the next cheaper, {beyond.rate.number}, scores {judge.text(beyond.score.value)}"
+        )
     else:
         known = "" if beyond is None else f" and {beyond.rate.number}"
         print_line(
@@ -261,4 +264,4 @@ def _print_what_is_cheaper(answer: Answer) -> None:
 
 def _scored(applied: Applied, judge: Judge) -> str:
     kbps = f"{applied.bitrate_kbps:.0f} kbit/s"
-    return f"scores {applied.score.value:.2f} ({judge.name}) at {kbps}"
+    return f"scores {judge.text(applied.score.value)} ({judge.name}) at {kbps}"

@@ -40,9 +40,11 @@ from loso.video.measure import VmafModel
 if TYPE_CHECKING:
     from loso.corpus.choices import Choice
     from loso.recommend.apply import Applied
+    from loso.recommend.judge import Judge
 
 __all__ = ["recommend"]
 
+_MODEL = "A model in the place of a metric"
 _KEPT = "finished encodes are kept, the same command goes on from them"
 
 
@@ -61,6 +63,42 @@ def recommend(
     target: Annotated[float | None, typer.Option(help="Score that the clip is to reach.")] = None,
     ladder: Annotated[
         str | None, typer.Option(help="Several such targets, 95,90,80, from one set of encodes.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What is measured and held to the target: vmaf, psnr, ssim; vmaf unless given.",
+            autocompletion=one_of("loso.recommend.judge:METRICS"),
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A model folder: its score is held to the target, such as MOS.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEM",
+            help="Which model, where several share the folder.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_DIR",
+            help="The run that it was exported from: how its choices went on unseen sources.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The corpus of that run.", rich_help_panel=_MODEL),
     ] = None,
     pool: Annotated[
         str,
@@ -135,7 +173,6 @@ def recommend(
     from loso.recommend.apply import apply_answer, file_of
     from loso.recommend.ask import ask
     from loso.recommend.desk import at_desk
-    from loso.recommend.judge import VmafJudge
     from loso.video.ffmpeg import find_ffmpeg
 
     others = calibrate_on or []
@@ -147,7 +184,7 @@ def recommend(
         sampling=Sampling(seconds=segment_seconds, number=segments),
         confidence=confidence,
     )
-    judge = VmafJudge(pool)
+    judge = _judge(metric, model, name, run, corpus, question)
     for aim in question.targets:
         judge.refuse_target(aim)
     files = (
@@ -163,7 +200,7 @@ def recommend(
         choices=_choices(encoder, preset, encoder_args),
         clips=opening,
         heights=heights,
-        model=VmafModel.parse(vmaf_model),
+        model=replace(VmafModel.parse(vmaf_model), beside=judge.beside),
         threads=threads,
         timeout_s=timeout,
         qsv_device=qsv_device,
@@ -192,6 +229,41 @@ def recommend(
                 except (BadClip, CannotRun) as refusal:
                     found[at] = replace(found[at], failures=(refusal,))
     conclude(found, applied, judge, question, as_json=as_json)
+
+
+def _judge(
+    metric: str | None,
+    model: Path | None,
+    name: str | None,
+    run: Path | None,
+    corpus: Path | None,
+    question: Question,
+) -> Judge:
+    """Return what scores: a metric that is measured, or a model."""
+    from loso.recommend.judge import MetricJudge
+
+    if model is None:
+        if {name, run, corpus} != {None}:
+            raise BadSettings("--name, --run and --corpus are about a --model, and none was given")
+        return MetricJudge(metric or "vmaf", question.pool)
+    if metric is not None:
+        raise BadSettings(
+            "--metric is measured, a --model estimates what cannot be",
+            expected="one of the two",
+            found="both",
+        )
+    if (run is None) != (corpus is None):
+        raise BadSettings("--run needs --corpus", fix="give both, or neither")
+    from loso.corpus.load import load_corpus
+    from loso.predict import Predictor
+    from loso.recommend.grids import RunGrounds
+    from loso.recommend.opinion import ModelJudge
+
+    predictor = Predictor.load(model, name)
+    if run is None or corpus is None:
+        return ModelJudge(predictor, question.pool, asked_level=question.confidence)
+    grounds = RunGrounds.of(predictor, run, load_corpus(corpus), question.pool)
+    return ModelJudge(predictor, question.pool, grounds=grounds)
 
 
 def _targets(target: float | None, ladder: str | None, apply: Path | None) -> tuple[float, ...]:

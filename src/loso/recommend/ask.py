@@ -9,6 +9,7 @@ from functools import partial
 from loso.corpus.choices import Choice
 from loso.errors import LosoError
 from loso.recommend.answer import Answer, Coding, Subject, Way, answer
+from loso.recommend.bound import Bound
 from loso.recommend.calibrate import Grounds
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge
@@ -59,20 +60,24 @@ def ask(
     `known` are clips of other sources that a bound on estimates is calibrated on. BadClip where all
     heights are above a clip's own, BadSettings where `known` cannot support the confidence.
     """
+    confidence = question.confidence
     choices, heights = desk.settings.choices, desk.settings.heights
     ways = [[*_ways(clip, choices, heights, say)] for clip in clips]
     cuts = desk.cut(clips, question.sampling)
     long = [clip for clip, segments in zip(clips, cuts, strict=True) if segments]
-    grounds = Grounds(desk, known if long else (), judge, question, say=say)
+    # Of two bounds each may fail half as often.
+    shares = 2 if judge.estimates else 1
+    each = None if confidence is None else 1.0 - (1.0 - confidence) / shares
+    grounds = Grounds(desk, known if long else (), judge, question, confidence=each, say=say)
     grounds.measure(long, [*dict.fromkeys(way for own in ways for way in own)])
-    works = [
-        answer(
-            Subject.of(desk, clip, way, judge, question, segments=segments),
-            question,
-            bound_of=partial(grounds.bound, clip, way) if segments else _no_bound,
-        )
+    subjects = [
+        (Subject.of(desk, clip, way, judge, question, segments=segments), way)
         for clip, own, segments in zip(clips, ways, cuts, strict=True)
         for way in own
+    ]
+    works = [
+        answer(one, question, bound_of=partial(_bound, grounds, one, way, confidence))
+        for one, way in subjects
     ]
     outcomes = iter(carry_out(desk, works))
     found = []
@@ -88,8 +93,18 @@ def ask(
     return found
 
 
-def _no_bound(_: float) -> None:
-    """Return none: the whole clip is measured."""
+def _bound(
+    grounds: Grounds, subject: Subject, way: Way, confidence: float | None, target: float
+) -> Bound | None:
+    """Return how far a promise stays below: as the judge is no measure, and segments no clip."""
+    encoder, judge = way.choice.encoder.name, subject.judge
+    if not subject.segments:
+        return judge.bound(encoder, target, confidence)
+    of_segments = grounds.bound(subject.clip, way, target)
+    of_judge = judge.bound(encoder, target, grounds.confidence)
+    if of_judge is None or of_segments is None:
+        return of_segments
+    return of_judge.beside(of_segments)
 
 
 def _ways(

@@ -24,7 +24,7 @@ import numpy as np
 
 from loso.intervals import choose_level, level_key, source_quantiles
 
-__all__ = ["Bound", "fit_bound", "need_of"]
+__all__ = ["Bound", "fit_bound", "joint_level", "need_of"]
 
 NO_NEED: Final = -math.inf
 """Of a source whose every setting meets the target: no choice can break the promise."""
@@ -40,11 +40,31 @@ class Bound:
     level: float
     margin: float
     n_sources: int
+    estimated: str = "estimated from segments"
+    """How, in the words that people are told."""
 
     @property
     def evidence(self) -> str:
         """What people are told of where the bound comes from."""
-        return f"estimated from segments, bound supported by {self.n_sources} sources"
+        return f"{self.estimated}, bound supported by {self.n_sources} sources"
+
+    def beside(self, other: Bound) -> Bound:
+        """Return the bound where both count: it fails where one of them does, at most."""
+        return Bound(
+            level=joint_level(self.level, other.level),
+            margin=self.margin + other.margin,
+            n_sources=min(self.n_sources, other.n_sources),
+            estimated=f"{self.estimated} and {other.estimated.removeprefix('estimated ')}",
+        )
+
+
+def joint_level(one: float, other: float) -> float:
+    """Return with which probability two promises hold, however they hang together.
+
+    >>> joint_level(0.9, 0.9)
+    0.8
+    """
+    return round(max(one + other - 1.0, 0.0), 9)
 
 
 def need_of(estimates: Sequence[float], truths: Sequence[float], target: float) -> float:
@@ -59,7 +79,12 @@ def need_of(estimates: Sequence[float], truths: Sequence[float], target: float) 
     return estimates[missing[0]] - target if missing else NO_NEED
 
 
-def fit_bound(needs: Mapping[str, Sequence[float]], level: float | None = None) -> Bound:
+def fit_bound(
+    needs: Mapping[str, Sequence[float]],
+    level: float | None = None,
+    *,
+    estimated: str = Bound.estimated,
+) -> Bound:
     """Return the bound of the needs of each source, which weighs the same however many it has.
 
     The margin is never below 0: where sources are better than their estimates, nothing is added.
@@ -69,4 +94,4 @@ def fit_bound(needs: Mapping[str, Sequence[float]], level: float | None = None) 
     chosen = choose_level(len(needs), level)
     quantile = source_quantiles([np.array(own) for own in needs.values()], [chosen])
     margin = max(quantile[level_key(chosen)] + _HAIR, 0.0)
-    return Bound(level=chosen, margin=margin, n_sources=len(needs))
+    return Bound(level=chosen, margin=margin, n_sources=len(needs), estimated=estimated)

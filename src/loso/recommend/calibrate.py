@@ -33,9 +33,11 @@ class Grounds:
         judge: Judge,
         question: Question,
         *,
+        confidence: float | None,
         say: Callable[[str], None],
     ) -> None:
         self._desk, self._judge, self._question = desk, judge, question
+        self.confidence = confidence
         self._cut = dict(zip(clips, desk.cut(clips, question.sampling), strict=True))
         for clip in [clip for clip, segments in self._cut.items() if not segments]:
             say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
@@ -49,7 +51,7 @@ class Grounds:
         """
         asked = [clip for clip in clips if self._is_needed(clip)]
         for clip in asked:
-            choose_level(len(self._others(clip)), self._question.confidence)
+            choose_level(len(self._others(clip)), self.confidence)
         keys = [
             (other, way, target)
             for other in (self._cut if asked else ())
@@ -68,10 +70,10 @@ class Grounds:
         if not self._is_needed(clip):
             return None
         needs = {other.src: [self._needs[other, way, target]] for other in self._others(clip)}
-        return fit_bound(needs, self._question.confidence)
+        return fit_bound(needs, self.confidence)
 
     def _is_needed(self, clip: Clip) -> bool:
-        return bool(self._others(clip)) or self._question.confidence is not None
+        return bool(self._others(clip)) or self.confidence is not None
 
     def _others(self, clip: Clip) -> list[Clip]:
         return [other for other in self._cut if other.sha256 != clip.sha256]

@@ -12,11 +12,13 @@ import numpy as np
 from loso.corpus.plan import Cell
 from loso.errors import BadSettings
 from loso.metrics.pooling import pool_scores
+from loso.recommend.bound import Bound
 from loso.recommend.curve import Curve
 from loso.schema import VMAF_RANGE
+from loso.spelling import did_you_mean
 from loso.video.measure import Measurement
 
-__all__ = ["Judge", "Score", "VmafJudge"]
+__all__ = ["METRICS", "PLACES", "Judge", "MetricJudge", "Score"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class Judge(ABC):
         """What the score is called."""
 
     @property
+    def beside(self) -> str:
+        """The metric to measure beside VMAF, one of `video.measure.OTHER_METRICS`."""
+        return ""
+
+    @property
+    @abstractmethod
+    def digits(self) -> int:
+        """Digits after the point that say something of a score."""
+
+    @property
     @abstractmethod
     def prior(self) -> Curve:
         """A usual score over 0..1 of an encoder's scale, where the search begins."""
@@ -52,6 +64,25 @@ class Judge(ABC):
     def level(self) -> float | None:
         """With which the judge's own lower end holds; None where the score is measured."""
 
+    @property
+    def estimates(self) -> bool:
+        """Whether choices by this judge have a bound of their own."""
+        return False
+
+    @property
+    def promises(self) -> bool:
+        """Whether the lower end of a score means anything."""
+        return True
+
+    def bound(
+        self,
+        encoder: str,  # noqa: ARG002 (judges that estimate need these)
+        target: float,  # noqa: ARG002
+        confidence: float | None,  # noqa: ARG002
+    ) -> Bound | None:
+        """Return how far a choice by this judge stays below its scores, beyond their lower ends."""
+        return None
+
     @abstractmethod
     def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
         """Return the clip's score from its measured segments, or from the one that is all of it."""
@@ -60,36 +91,72 @@ class Judge(ABC):
     def refuse_target(self, target: float) -> None:
         """Refuse, as BadSettings, a target that no score can be."""
 
+    def text(self, score: float) -> str:
+        """Return a score as people are told it."""
+        return f"{score:.{self.digits}f}"
 
-_USUAL_VMAF: Final = (
-    (0.0, 100.0),
-    (0.3, 98.5),
-    (0.45, 95.0),
-    (0.55, 90.0),
-    (0.65, 80.0),
-    (0.78, 60.0),
-    (0.88, 40.0),
-    (1.0, 20.0),
-)
-"""Of x264, x265 and SVT-AV1 at 720p and above, roughly: it only says where to look first."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Metric:
+    """What is known of a metric before anything is measured."""
+
+    most: float
+    """Its highest value; 0 is the lowest, and no target."""
+    digits: int
+    usual: tuple[float, ...]
+    """Of x264, x265 and SVT-AV1 at 720p and above, roughly, at `PLACES` of their scales: it only
+    says where to look first."""
+
+
+PLACES: Final = (0.0, 0.3, 0.45, 0.55, 0.65, 0.78, 0.88, 1.0)
+
+METRICS: Final = {
+    "vmaf": _Metric(
+        most=VMAF_RANGE[1], digits=2, usual=(100.0, 98.5, 95.0, 90.0, 80.0, 60.0, 40.0, 20.0)
+    ),
+    # libvmaf caps PSNR at 6 dB a bit and 12 dB more: 60 for 8 bits, 72 for 10.
+    "psnr": _Metric(most=72.0, digits=2, usual=(55.0, 46.0, 42.0, 38.5, 35.0, 31.0, 28.0, 24.0)),
+    "ssim": _Metric(most=1.0, digits=4, usual=(0.999, 0.99, 0.975, 0.95, 0.91, 0.82, 0.7, 0.55)),
+}
+"""What libvmaf measures: VMAF, and of the luma PSNR in dB and SSIM."""
 
 
 @dataclass(frozen=True)
-class VmafJudge(Judge):
-    """VMAF, pooled over frames as `metrics.pooling` does."""
+class MetricJudge(Judge):
+    """A metric of `METRICS` that every probe measures, pooled as `metrics.pooling` does."""
 
+    metric: str
     pool: str
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise BadSettings(
+                "no such metric",
+                where="--metric",
+                expected=f"one of {' '.join(METRICS)}",
+                found=repr(self.metric),
+                fix=did_you_mean(self.metric, METRICS),
+            )
 
     @property
     def name(self) -> str:
         """What the score is called."""
-        return "vmaf"
+        return self.metric
+
+    @property
+    def beside(self) -> str:
+        """The metric to measure beside VMAF."""
+        return "" if self.metric == "vmaf" else self.metric
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that say something."""
+        return METRICS[self.metric].digits
 
     @property
     def prior(self) -> Curve:
         """A usual score over 0..1 of an encoder's scale, where the search begins."""
-        places, scores = np.array(_USUAL_VMAF).T
-        return Curve(places, scores)
+        return Curve(np.array(PLACES), np.array(METRICS[self.metric].usual))
 
     @property
     def evidence(self) -> str:
@@ -102,21 +169,26 @@ class VmafJudge(Judge):
         return None
 
     def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
-        """Return the pooled VMAF of all frames.
+        """Return the pooled score of all frames.
 
-        The first of each segment does not count: it has no motion before it, which lowers VMAF.
+        The first of each segment does not count: it has no motion before it, which lowers VMAF, and
+        it is coded as a key frame, which few frames of the whole clip are.
         """
         first = 1 if len(measured) > 1 else 0
-        frames = [score for _, each in measured for score in each.vmaf[first:]]
+        frames = [score for _, each in measured for score in self._frames(each)[first:]]
         pooled = float(pool_scores(frames, np.zeros(len(frames)))[self.pool][0])
         return Score(pooled, pooled)
 
+    def _frames(self, measured: Measurement) -> Sequence[float]:
+        return measured.vmaf if self.metric == "vmaf" else measured.features[self.metric]
+
     def refuse_target(self, target: float) -> None:
-        """Refuse, as BadSettings, a target outside of VMAF's range."""
-        low, high = VMAF_RANGE
-        if not low < target <= high:
+        """Refuse, as BadSettings, a target outside of the metric's range."""
+        most = METRICS[self.metric].most
+        if not 0.0 < target <= most:
             raise BadSettings(
-                "--target is no VMAF that a clip can be held to",
-                expected=f"above {low:g}, at most {high:g}",
+                f"no clip can be held to that {self.metric}",
+                where="--target",
+                expected=f"above 0, at most {most:g}",
                 found=f"{target:g}",
             )

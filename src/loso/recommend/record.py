@@ -9,6 +9,7 @@ from loso.corpus.choices import Choice
 from loso.recommend.answer import Answer, Coding, Tried
 from loso.recommend.apply import Applied
 from loso.recommend.ask import Found
+from loso.recommend.bound import joint_level
 from loso.recommend.compare import Beside, compare
 from loso.recommend.desk import Probe
 from loso.recommend.hull import hull_of
@@ -109,23 +110,29 @@ def _beside(beside: Beside) -> dict[str, Any]:
     }
 
 
-def lower_of(coding: Coding, answer: Answer) -> float | None:
+def lower_of(coding: Coding, answer: Answer, judge: Judge) -> float | None:
     """Return the lower bound of the score that an answer promises, None where there is none."""
-    if answer.chosen is None or (coding.segments and answer.bound is None):
+    if answer.chosen is None or not judge.promises:
+        return None
+    if coding.segments and answer.bound is None:
         return None
     return answer.chosen.score.lower - (answer.bound.margin if answer.bound else 0.0)
 
 
 def level_of(answer: Answer, judge: Judge) -> float | None:
     """Return with which probability the lower bound holds, None where it is measured."""
-    return judge.level if answer.bound is None else answer.bound.level
+    if answer.bound is None:
+        return judge.level
+    level = answer.bound.level
+    return level if judge.level is None else joint_level(level, judge.level)
 
 
 def evidence_of(coding: Coding, answer: Answer, judge: Judge) -> str:
     """Return what the lower bound rests on."""
-    if answer.bound is not None:
-        return answer.bound.evidence
-    return NO_BOUND if coding.segments else judge.evidence
+    if answer.bound is None:
+        return NO_BOUND if coding.segments else judge.evidence
+    own = [answer.bound.evidence]
+    return "; ".join(own if judge.level is None else [*own, judge.evidence])
 
 
 def _answer(coding: Coding, answer: Answer, judge: Judge) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _answer(coding: Coding, answer: Answer, judge: Judge) -> dict[str, Any]:
             "quality": chosen.rate.value,
             "cq": chosen.cq,
             "score": chosen.score.value,
-            "lower": lower_of(coding, answer),
+            "lower": lower_of(coding, answer, judge),
             "bitrate_kbps": round(chosen.bitrate_kbps, 3),
             "remarks": list(chosen.score.remarks),
         }

@@ -1,0 +1,134 @@
+"""What a model's own run says of choosing by it: grids of sources that it had not seen.
+
+A corpus holds each source coded at several qualities: a grid. Of each cell the run has the truth,
+and what the members made of it that were trained without that source. So for every target it shows
+how far above the target the estimate still stands where the truth has just fallen below it; that is
+what a choice on this source would have needed as a margin (see `bound`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from loso.calibration import OpenedRun, clip_numbers, open_run
+from loso.corpus.load import Corpus
+from loso.errors import BadEvidence
+from loso.intervals import CLIP
+from loso.metrics.pooling import pool_scores
+from loso.predict import Predictor
+from loso.recommend.bound import NO_NEED, Bound, fit_bound
+from loso.recommend.curve import Curve, falling
+
+__all__ = ["Grid", "RunGrounds", "grids_of"]
+
+_WAY: Final = ("encoder", "preset", "height", "rate_control")
+"""Columns that are the same in all cells of a source's grid, where a corpus has them."""
+
+_STEPS: Final = 1001
+"""Places between the ends of a grid at which its curves are looked at."""
+
+_PURPOSE: Final = "calibrate choices on"
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One source coded in one way: (settings,) quality, rising, with truth and estimate of each."""
+
+    src: str
+    encoder: str
+    cq: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    estimate: NDArray[np.float64]
+
+    def need(self, target: float) -> float:
+        """Return the margin that a choice on this source needs, at least; -inf where none can fail.
+
+        Between the settings both curves are interpolated as falling ones. Beyond the worst setting
+        nothing is known and nothing claimed; where even the best one truly misses, that one counts.
+        """
+        truth, estimate = (self._curve(values) for values in (self.truth, self.estimate))
+        places = np.linspace(self.cq[0], self.cq[-1], _STEPS)
+        missing = np.flatnonzero(truth(places) < target)
+        if not len(missing):
+            return NO_NEED
+        return float(estimate(places[missing[:1]])[0]) - target
+
+    def _curve(self, values: NDArray[np.float64]) -> Curve:
+        return falling(list(zip(self.cq.tolist(), values.tolist(), strict=True)))
+
+
+def grids_of(opened: OpenedRun, pool: str) -> list[Grid]:
+    """Return the grids of a run, of two settings and more; scores of frames pooled by clip."""
+    clip = clip_numbers(opened.seen)
+    _, first = np.unique(clip, return_index=True)
+    both = np.vstack([opened.inputs.target, opened.out_of_fold.mean(axis=0)])
+    # Of clips as the unit each row is one, and the mean of one is itself.
+    pooled = pool_scores(both, clip)["mean" if opened.recipe.unit == CLIP else pool]
+    source = opened.recipe.inputs.group_by
+    columns = [source, *(name for name in _WAY if name in opened.seen.rows.columns)]
+    cells = opened.seen.rows.select(*columns, "cq")[first].with_columns(
+        truth=pl.Series(pooled[0]), estimate=pl.Series(pooled[1])
+    )
+    grids = []
+    for group in cells.sort(*columns, "cq").partition_by(columns, maintain_order=True):
+        own = group.group_by("cq", maintain_order=True).agg(pl.col("truth", "estimate").mean())
+        if own.height > 1:
+            cq, truth, estimate = (
+                own.select("cq", "truth", "estimate").cast(pl.Float64).to_numpy().T
+            )
+            grids.append(Grid(group[source][0], group["encoder"][0], cq, truth, estimate))
+    return grids
+
+
+class RunGrounds:
+    """The grids behind a model, and the bound that they give for a target."""
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        self._grids = grids
+
+    @classmethod
+    def of(cls, predictor: Predictor, run_dir: Path, corpus: Corpus, pool: str) -> RunGrounds:
+        """Return the grounds of a model's own run; BadEvidence where it is another's."""
+        manifest = predictor.manifest
+        seeds = [member.seed for member in manifest.members]
+        opened = open_run(run_dir, corpus, seeds, _PURPOSE)
+        for what, of_model, of_run in (
+            ("the corpus", manifest.corpus_sha256, corpus.sha256),
+            ("the target", manifest.target, opened.recipe.target),
+            ("the inputs", manifest.inputs, opened.recipe.inputs),
+        ):
+            if of_model != of_run:
+                raise BadEvidence(
+                    f"is not the run of this model: {what} is another",
+                    where=str(run_dir),
+                    expected=f"{of_model}",
+                    found=f"{of_run}",
+                )
+        grids = grids_of(opened, pool)
+        if not grids:
+            raise BadEvidence(
+                "no source was coded at two qualities: nothing shows how a choice goes",
+                where=str(corpus.path),
+                fix="leave out --run, or build a corpus with more qualities",
+            )
+        return cls(grids)
+
+    def bound(self, encoder: str, target: float, confidence: float | None) -> Bound:
+        """Return how far a promise stays below the model's score; grids of `encoder` count first.
+
+        BadSettings where the sources do not support the confidence.
+        """
+        of_encoder = [grid for grid in self._grids if grid.encoder == encoder]
+        grids = of_encoder or self._grids
+        needs: dict[str, list[float]] = {}
+        for grid in grids:
+            needs.setdefault(grid.src, []).append(grid.need(target))
+        by = "by the model" if of_encoder else "by the model (its sources were coded otherwise)"
+        return fit_bound(needs, confidence, estimated=f"estimated {by}")
