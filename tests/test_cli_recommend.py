@@ -170,7 +170,7 @@ def test_encoders_are_compared_at_equal_quality(loso, clip):
     ]
     assert re.fullmatch(
         r"libx265 ultrafast against the first: [+-]\d+\.\d % bitrate at equal quality \(BD-rate, "
-        r"\d+\.\d to \d+\.\d, \d+ % of the range of both\)",
+        r"\d+\.\d\d to \d+\.\d\d, \d+ % of the range of both\)",
         rows[7],
     )
     assert rows[8] == "scores: measured on the whole clip"

@@ -18,8 +18,10 @@ PRIOR = MetricJudge("vmaf", "mean").prior
 def search(truth, target, *, most=99, known=()):
     """The scores that a search asks for, in its order, on settings that score `truth`."""
     scores = {at: truth[at] for at in known}
+    known = tuple(scores)
     while len(scores) - len(known) < most:
-        place = next_setting(scores, target, PRIOR, len(truth))
+        made = len(scores) - len(known)
+        place = next_setting(scores, target, PRIOR, len(truth), made=made)
         if place is None:
             break
         assert place not in scores
@@ -64,7 +66,14 @@ def test_what_is_known_already_is_never_asked_again_and_changes_no_answer(truth,
 
 
 def test_a_settled_question_asks_nothing():
-    assert next_setting({30: 92.5, 31: 91.8}, 92, PRIOR, 52) is None
+    assert next_setting({30: 92.5, 31: 91.8}, 92, PRIOR, 52, made=2) is None
+
+
+def test_what_other_questions_left_just_below_the_target_does_not_send_it_to_the_end():
+    scores = {36: 87.0, 35: 88.1, 34: 89.0}
+    assert next_setting(scores, 90.0, PRIOR, 52, made=0) in {32, 33}
+    assert next_setting(scores, 90.0, PRIOR, 52, made=3) == 0
+    assert next_setting({at - 30: 95.0 for at in scores}, 90.0, PRIOR, 52, made=3) == 51
 
 
 def test_whole_steps_are_settled_by_fewer_encodes_than_bisection_of_the_scale_takes():

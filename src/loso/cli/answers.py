@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loso.cli.console import print_json, print_line, print_table, relay
+from loso.cli.console import print_json, print_line, print_table, relay, warn_all
 from loso.errors import Incomplete, LosoError, Refused
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def conclude(
     refusals = []
     for at, (own, coded) in enumerate(zip(found, applied, strict=True)):
         refusal = _refusal(own, coded, judge, question)
+        warn_all(_remarks(own))
         if as_json:
             print_json(record_of(own, judge, question, coded))
         elif own.codings and not _unanswered(own, question):
@@ -55,6 +56,14 @@ def conclude(
             f"{len(refusals)} of {len(found)} clips have no answer that holds",
             fix="their reasons stand above; what was coded is kept",
         )
+
+
+def _remarks(found: Found) -> tuple[str, ...]:
+    """Return what the judge has to say of the scores that were chosen, with the clip's name."""
+    answers = (answer for coding in found.codings for answer in coding.answers)
+    chosen = (answer.chosen for answer in answers if answer.chosen is not None)
+    said = (remark for tried in chosen for remark in tried.score.remarks)
+    return tuple(f"{found.clip.src}: {remark}" for remark in dict.fromkeys(said))
 
 
 # -- Refusals -------------------------------------------------------------------------------------
@@ -122,11 +131,6 @@ def _print_found(found: Found, judge: Judge, question: Question) -> None:
     basis = (evidence_of(c, answer, judge) for c in found.codings for answer in c.answers)
     for evidence in dict.fromkeys(basis):
         print_line(f"scores: {evidence}")
-    remarks = (
-        r for c in found.codings for a in c.answers if a.chosen for r in a.chosen.score.remarks
-    )
-    for remark in dict.fromkeys(remarks):
-        print_line(remark)
 
 
 def _print_table(found: Found, judge: Judge, question: Question) -> None:
@@ -241,8 +245,6 @@ def _print_answer(coding: Coding, judge: Judge, question: Question) -> None:
         print_line(evidence)
     else:
         print_line(f"at least {judge.text(lower)} with {100 * level:g} %: {evidence}")
-    for remark in chosen.score.remarks:
-        print_line(remark)
     _print_what_is_cheaper(answer, judge)
 
 

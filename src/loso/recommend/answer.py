@@ -119,7 +119,7 @@ def search(
     made = 0
     while True:
         scores = {at: each.score.lower for at, each in tried.items()}
-        place = next_setting(scores, target, subject.judge.prior, n_settings)
+        place = next_setting(scores, target, subject.judge.prior, n_settings, made=made)
         if place is None or made == most:
             return bracket_of(scores, target, n_settings), made
         tried[place] = yield from subject.probe(place)

@@ -17,7 +17,7 @@ from loso.recommend.curve import Curve, falling
 __all__ = ["Bracket", "bracket_of", "next_setting", "predicted"]
 
 _FRUITLESS: Final = 3
-"""So many settings on one side, and the end of the scale is asked whether there is another."""
+"""After so many probes on one side the end of the scale is asked whether there is another."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ def predicted(scores: Mapping[int, float], prior: Curve, n_settings: int) -> NDA
 
 
 def next_setting(
-    scores: Mapping[int, float], target: float, prior: Curve, n_settings: int
+    scores: Mapping[int, float], target: float, prior: Curve, n_settings: int, *, made: int
 ) -> int | None:
     """Return the setting whose probe settles most, None where the answer is settled.
 
-    `scores` stand in the order in which they were probed. That is the open setting whose score is
+    `scores` stand in the order in which they were probed, the last `made` by this search. That is the open setting whose score is
     thought to be nearest the target: whether it meets it is then nearest to even, and of the yes
     and no that a probe gives such a one tells most. Where two probes in a row left more than half
     of what was open, the next halves it, so that no curve leads the search astray for long.
@@ -84,9 +84,9 @@ def next_setting(
     if bracket.settled:
         return None
     inside = np.arange(bracket.meets + 1, bracket.misses)
-    if len(scores) >= _FRUITLESS and bracket.meets < 0:
+    if made >= _FRUITLESS and bracket.meets < 0:
         return 0
-    if len(scores) >= _FRUITLESS and bracket.misses == n_settings:
+    if made >= _FRUITLESS and bracket.misses == n_settings:
         return n_settings - 1
     if bracket.meets >= 0 and bracket.misses < n_settings and _creeps(scores, target, n_settings):
         return (bracket.meets + bracket.misses) // 2
