@@ -21,7 +21,7 @@ from loso.corpus.load import load_corpus
 from loso.corpus.plan import BuildSettings
 from loso.engine import Member, TrainingPlan, train_members
 from loso.engine.shards import on_cluster
-from loso.errors import CannotRun, LostCluster
+from loso.errors import BadSettings, CannotRun, LostCluster, MissingTool
 from loso.executors import connect
 from loso.files import read_json
 from loso.recipe import ClusterLimits, Compute, Recipe
@@ -389,6 +389,70 @@ def test_hardware_cells_go_to_workers_that_offer_it_and_can(harm, clips, ffmpeg,
             (2, f"the worker does not offer {name}: start it with --resources {name}=1"),
         )
     ]
+
+
+NO_NVENC = "the worker does not offer nvenc: start it with --resources nvenc=1"
+
+
+def test_a_worker_for_an_encoder_that_the_first_lack_is_waited_for(harm, clips, ffmpeg, tmp_path):
+    program = slow(tmp_path, ffmpeg, "*nothing*")
+    pretended(program, tmp_path)
+    harm.worker("plain")
+    harm.wait_for_workers(1)
+    settings = settings_of("libx264", "h264_nvenc", quality="20")
+    build = Build(harm.address, clips, program, tmp_path / "corpus.jsonl", settings)
+    waits = "no worker for h264_nvenc is there"
+    wait_for(lambda: build.notes and build.notes[-1].startswith(f"{waits}: waiting "))
+    assert build.said == [f"warning: {waits} ({NO_NVENC}): waiting for one, 30 s at most"]
+    nvenc = harm.worker("nvenc", "--resources", "nvenc=1", HARDWARE="nvenc")
+    report = build.result()
+    assert (report.cells, report.missing) == (4, {})
+    assert set((tmp_path / "h264_nvenc").read_text().split()) == {f"{nvenc.pid}"}
+    assert f"warning: 1 of 2 workers get no h264_nvenc cells: {NO_NVENC}" in build.said
+
+
+def test_an_encoder_that_no_worker_can_use_is_refused_in_the_end(harm, clips, ffmpeg, tmp_path):
+    program = slow(tmp_path, ffmpeg, "*nothing*")
+    pretended(program, tmp_path)
+    harm.worker("plain")
+    harm.worker("broken", "--resources", "nvenc=1")
+    harm.wait_for_workers(2)
+    settings = settings_of("libx264", "h264_nvenc", quality="20")
+    limits = ClusterLimits(connect_s=10.0, worker_s=1.0)
+    build = Build(harm.address, clips, program, tmp_path / "corpus.jsonl", settings, limits)
+    with pytest.raises(MissingTool) as refusal:
+        build.result()
+    beginning, _, rest = str(refusal.value).partition(", found ")
+    reasons, _, fix = rest.rpartition("; ")
+    assert beginning == "h264_nvenc: no worker can encode this"
+    assert set(reasons.split("; ")) == {NO_NVENC, "does not work here (no nvenc)"}
+    assert fix == "leave this encoder out, or start a worker that can"
+    assert not list(tmp_path.glob("corpus*"))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "extra", "kind", "text"),
+    [
+        ("libx264", ["libx264=-tune fish"], BadSettings, "libx264 does not take these arguments"),
+        ("libx265", [], MissingTool, r"no worker can encode this, found .* built without it; "),
+    ],
+)
+def test_what_no_other_worker_could_mend_is_refused_at_once(
+    peace, clips, ffmpeg, tmp_path, encoder, extra, kind, text
+):
+    program = tmp_path / "ffmpeg"
+    real = shlex.quote(ffmpeg.path)
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *-encoders) {real} "$@" | grep -v libx265; exit ;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    choices = read_choices([encoder], quality=["20"], encoder_args=extra)
+    settings = BuildSettings(choices=choices, clips=ClipSettings(frames=3))
+    limits = ClusterLimits(connect_s=10.0, worker_s=1000.0)
+    out = tmp_path / "corpus.jsonl"
+    with pytest.raises(kind, match=text):
+        Build(peace.address, clips, find_ffmpeg(str(program)), out, settings, limits).result()
 
 
 def without_its_own_view(name, folder):

@@ -173,8 +173,8 @@ def quick(monkeypatch):
     monkeypatch.setattr("loso.cluster.crew._LOOK_ROUND_S", 0.02)
 
 
-def crew_of(client, shared=None, **limits):
-    return Crew(client, "tcp://s:1", ClusterLimits(**limits), (look,), shared)
+def crew_of(client, shared=None, lacks=lambda _: {}, **limits):
+    return Crew(client, "tcp://s:1", ClusterLimits(**limits), (look,), shared=shared, lacks=lacks)
 
 
 def take_all(_):
@@ -269,6 +269,49 @@ def test_the_neighbours_of_a_task_that_kills_stay_together_until_one_more_death_
         alone.set_result(None)
         client.wait_for(6)[5][-1].set_result(None)
         assert [future.result(5) for future in futures] == [None, None]
+
+
+def lacks_gpu(reports):
+    return {} if "gpu" in reports else {"nvenc": "no device", "qsv": "no device"}
+
+
+def test_who_can_do_what_the_first_lack_is_waited_for():
+    client = Played(a=1)
+    with crew_of(client, lacks=lacks_gpu, worker_s=30.0) as crew:
+        wait_for(lambda: crew.remark.endswith(" more"))
+        assert crew.remark.startswith("no worker for nvenc, qsv is there: waiting ")
+        assert crew.news() == [
+            "no worker for nvenc, qsv is there (no device): waiting for one, 30 s at most"
+        ]
+        client.reports["b"] = {}, "neither"
+        client.threads = {"a": 1, "b": 1}
+        client.reports["c"] = None  # it takes its time
+        client.threads = {"a": 1, "b": 1, "c": 1}
+        wait_for(lambda: crew.remark == "looking at 1 worker")
+        assert not crew.muster().done()
+        client.reports["d"] = {}, "gpu"
+        client.threads = {"a": 1, "b": 1, "d": 1}
+        assert crew.muster().result(5) == {"a": "a", "b": "neither", "d": "gpu"}
+        assert crew.news() == []
+
+
+def test_those_who_lack_something_are_told_after_the_time_for_others():
+    client = Played(a=1)
+    with crew_of(client, lacks=lacks_gpu, worker_s=0.3) as crew:
+        assert crew.muster().result(5) == {"a": "a"}
+        crew.admit(take_all)
+        future = crew.submit(print)
+        client.wait_for(1)[0][-1].set_result("done")
+        assert future.result(5) == "done"
+
+
+def test_where_the_one_who_lacks_something_goes_nobody_is_left():
+    client = Played(a=1)
+    with crew_of(client, lacks=lacks_gpu, worker_s=0.5) as crew:
+        wait_for(lambda: "nvenc" in crew.remark)
+        client.threads = {}
+        with pytest.raises(LostCluster, match=r"no worker was there for 0\.5 s"):
+            crew.muster().result(5)
 
 
 def test_a_long_pause_of_the_crew_is_no_silence_of_the_scheduler():

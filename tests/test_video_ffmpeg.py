@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from loso.errors import CannotRun, MissingTool
-from loso.video.ffmpeg import FfmpegSession, find_ffmpeg, reason_of
+from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
+from loso.video.said import reason_of
 
 VERSION = (
     "ffmpeg version {version} Copyright\nconfiguration: --enable-libvmaf\nlibavcodec {codec}. 3.100"

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from loso.cluster.crew import Crew
-from loso.cluster.roster import UnfitWorker
+from loso.cluster.roster import Lacks, UnfitWorker
 from loso.errors import BadSettings, CannotRun, MissingExtra
 from loso.recipe import ClusterLimits
 
@@ -65,15 +65,22 @@ class Cluster:
         self._client = client
         self._limits = limits
 
-    def crew(self, inspect: Callable[..., Any], *arguments: Any, shared: Any = None) -> Crew:
+    def crew(
+        self,
+        inspect: Callable[..., Any],
+        *arguments: Any,
+        shared: Any = None,
+        lacks: Lacks = lambda _: {},
+    ) -> Crew:
         """Return an executor for one piece of work.
 
         Every worker calls `inspect(*arguments)` first, which raises UnfitWorker or returns the
         report that it is judged by. `shared` is sent to each fit worker once, and is the first
-        argument of every task.
+        argument of every task. `lacks` says of some reports what none of those workers can do, and
+        why: in the beginning others are waited for, which may.
         """
         look = (_look, inspect, *arguments)
-        return Crew(self._client, self.address, self._limits, look, shared)
+        return Crew(self._client, self.address, self._limits, look, shared=shared, lacks=lacks)
 
 
 _ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+):\d{1,5}")

@@ -16,8 +16,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from loso.cluster.dispatch import Dispatch, Hand, Task
-from loso.cluster.roster import Judge, Roster, UnfitWorker, ask_in_time, broke_off
+from loso.cluster.dispatch import Dispatch, Hand, Skilled, Task, workers
+from loso.cluster.roster import Judge, Lacks, Roster, UnfitWorker, Wait, ask_in_time, broke_off
 from loso.errors import CannotRun, LosoError, LostCluster
 from loso.recipe import ClusterLimits
 
@@ -37,15 +37,23 @@ class Crew(Executor):
     """
 
     def __init__(
-        self, client: Any, address: str, limits: ClusterLimits, look: tuple[Any, ...], shared: Any
+        self,
+        client: Any,
+        address: str,
+        limits: ClusterLimits,
+        look: tuple[Any, ...],
+        *,
+        shared: Any = None,
+        lacks: Lacks = lambda _: {},
     ) -> None:
         """Begin to look at the workers of Dask's `client`.
 
         `look` is a function and its arguments. Each worker calls it; it raises UnfitWorker or gives
         the worker's resources and a report. `shared` is sent to every fit worker once, and is then
-        the first argument of each task.
+        the first argument of each task. For what the first workers lack others are waited for.
         """
         self._client, self._where, self._limits, self._shared = client, address, limits, shared
+        self._lacks = lacks
         self._mustered: Future[dict[str, Any]] = Future()
         self._news: SimpleQueue[str] = SimpleQueue()
         self.remark = ""
@@ -69,7 +77,8 @@ class Crew(Executor):
         self._running: dict[Task, Future[Any]] = {}
         self._told: set[str] = set()
         self._silent_since: float | None = None
-        self._stuck_since: float | None = None
+        self._for_anybody = Wait(limits.worker_s, self._news.put)
+        self._for_others = Wait(limits.worker_s, self._news.put)
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="loso-crew", daemon=True)
         self._thread.start()
@@ -79,7 +88,8 @@ class Crew(Executor):
     def muster(self) -> Future[dict[str, Any]]:
         """Return the reports by address, due once all workers that are there were looked at.
 
-        CannotRun where none of them is fit, LostCluster where none comes in time.
+        Where they lack something, it is due when a worker comes that does not, or after the time
+        for that. CannotRun where none of them is fit, LostCluster where none comes in time.
         """
         return self._mustered
 
@@ -100,7 +110,7 @@ class Crew(Executor):
         self, *, skill: str = "", units: Mapping[str, float] | None = None
     ) -> Executor:
         """Return the executor for tasks that take a skill, and resources by name and amount."""
-        return _Skilled(self, skill, units or {})
+        return Skilled(self.assign, skill, units or {})
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Return the future of a call that any fit worker may take."""
@@ -298,49 +308,41 @@ class Crew(Executor):
             if not roster.reports:
                 found = "; ".join(reasons)
                 raise CannotRun("no worker can be used", where=self._where, found=found)
-            self._mustered.set_result(roster.reports)
+            if not self._waits_for_others():
+                self._mustered.set_result(roster.reports)
         for reason in reasons:
             if reason not in self._told:
                 self._news.put(f"left out: {reason}")
                 self._told.add(reason)
 
+    def _waits_for_others(self) -> bool:
+        """Whether those that are there lack something, and there is time left to wait for it."""
+        lacking = self._lacks(self._roster.reports.values())
+        if not lacking:
+            return False
+        reasons = "; ".join(dict.fromkeys(lacking.values()))
+        self.remark = self._for_others.go_on(
+            f"no worker for {', '.join(lacking)} is there", reasons
+        )
+        return not self._for_others.over
+
     def _mind_that_work_goes_on(self) -> None:
         """Say where nobody is there who could go on, and give up in the end."""
-        dispatch, now = self._dispatch, time.monotonic()
-        waits = dispatch.waiting or not self._mustered.done()
-        if self._roster.looking or dispatch.working or not waits:
-            self._stuck_since = None
-            looking = self._roster.looking
-            self.remark = f"looking at {_workers(looking)}" * bool(looking) or _workers(
-                len(dispatch.hands)
-            )
+        dispatch, looking = self._dispatch, self._roster.looking
+        mustering = not self._mustered.done()
+        if mustering and not looking and not self._roster.empty:
+            self._for_anybody.end()
+            return  # others are waited for
+        if looking or dispatch.working or not (dispatch.waiting or mustering):
+            self._for_anybody.end()
+            there = workers(len(dispatch.hands))
+            self.remark = f"looking at {workers(looking)}" if looking else there
             return
         whom = f"no worker for {', '.join(dispatch.lacking)}" if dispatch.hands else "no worker"
-        if self._stuck_since is None:
-            self._stuck_since = now
-            self._news.put(f"{whom} is there: waiting for one, {self._limits.worker_s:g} s at most")
-        left_s = self._stuck_since + self._limits.worker_s - now
-        if left_s <= 0:
+        self.remark = self._for_anybody.go_on(f"{whom} is there")
+        if self._for_anybody.over:
             raise LostCluster(
                 f"{whom} was there for {self._limits.worker_s:g} s",
                 where=self._where,
                 fix=f"start one with: dask worker {self._where}; then give the same command",
             )
-        self.remark = f"{whom} is there: waiting {left_s:.0f} s more"
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker" if count == 1 else f"{count} workers"
-
-
-class _Skilled(Executor):
-    """A crew's executor for tasks of one skill."""
-
-    def __init__(self, crew: Crew, skill: str, units: Mapping[str, float]) -> None:
-        self._crew, self._skill, self._units = crew, skill, units
-
-    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
-        call = partial(fn, **kwargs) if kwargs else fn
-        task = Task(call=call, arguments=args, skill=self._skill, units=self._units)
-        self._crew.assign(task)
-        return task.future

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-__all__ = ["Dispatch", "Hand", "Task"]
+__all__ = ["Dispatch", "Hand", "Skilled", "Task", "workers"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -52,6 +55,22 @@ class Hand:
             sum(other.units.get(name, 0) for other in self.tasks) + need <= self.units.get(name, 0)
             for name, need in task.units.items()
         )
+
+
+class Skilled(Executor):
+    """The executor for tasks of one skill, each of which `assign` lets wait."""
+
+    def __init__(
+        self, assign: Callable[[Task], None], skill: str, units: Mapping[str, float]
+    ) -> None:
+        self._assign, self._skill, self._units = assign, skill, units
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        """Return the future of a call."""
+        call = partial(fn, **kwargs) if kwargs else fn
+        task = Task(call=call, arguments=args, skill=self._skill, units=self._units)
+        self._assign(task)
+        return task.future
 
 
 class Dispatch:
@@ -119,3 +138,8 @@ class Dispatch:
 
     def _able(self, skill: str) -> list[Hand]:
         return [hand for hand in self.hands.values() if skill in hand.skills]
+
+
+def workers(count: int) -> str:
+    """Return how many workers there are, in words."""
+    return f"{count} worker" if count == 1 else f"{count} workers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 from loso.cluster.dispatch import Hand
 from loso.errors import CannotRun, LosoError
 
-__all__ = ["Judge", "Roster", "UnfitWorker", "ask_in_time", "broke_off"]
+__all__ = ["Judge", "Lacks", "Roster", "UnfitWorker", "Wait", "ask_in_time", "broke_off"]
 
 
 class UnfitWorker(Exception):
@@ -28,6 +28,9 @@ class UnfitWorker(Exception):
 
 Judge = Callable[[Any], frozenset[str]]
 """Returns the skills that a worker's report shows; UnfitWorker where there are none."""
+
+Lacks = Callable[[Collection[Any]], Mapping[str, str]]
+"""Returns what none of the workers can do that gave these reports, with the reason."""
 
 _Then = Callable[[str, Any], None]
 
@@ -161,6 +164,31 @@ class Roster:
             self.joined(Hand(address=address, threads=known.threads, skills=skills, units=units))
         except UnfitWorker as unfit:
             self.leave_out(address, str(unfit))
+
+
+class Wait:
+    """A wait for a worker, of so many seconds; `say` is told when it begins."""
+
+    def __init__(self, limit_s: float, say: Callable[[str], object]) -> None:
+        self._limit_s, self._say = limit_s, say
+        self._end: float | None = None
+
+    def go_on(self, whom: str, reason: str = "") -> str:
+        """Begin to wait if that has not begun; return a remark: `whom`, and the time left."""
+        if self._end is None:
+            self._end = time.monotonic() + self._limit_s
+            because = f" ({reason})" if reason else ""
+            self._say(f"{whom}{because}: waiting for one, {self._limit_s:g} s at most")
+        return f"{whom}: waiting {max(self._end - time.monotonic(), 0.0):.0f} s more"
+
+    @property
+    def over(self) -> bool:
+        """Whether the time has passed."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def end(self) -> None:
+        """Wait no longer: the next time begins anew."""
+        self._end = None
 
 
 def ask_in_time(client: Any, question: str, limit_s: float, *given: Any, **named: Any) -> Any:

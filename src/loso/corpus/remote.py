@@ -8,9 +8,10 @@ left out, or get no cells of that kind, and it is said why.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TypeVar
@@ -94,7 +95,10 @@ def _on_cluster(
         )
         by_skill = {_skill(kind): encode for kind, encode in trials.items()}
         paths = tuple(path.absolute() for path in clips)
-        with cluster.crew(survey, errand, paths, by_skill) as crew:
+        # Where the client's ffmpeg lacks an encoder, that of every worker does.
+        has_all = all(encode.encoder.name in ffmpeg.encoders for encode in trials.values())
+        lacks = partial(_lacking, trials if has_all else ())
+        with cluster.crew(survey, errand, paths, by_skill, lacks=lacks) as crew:
             yield _OnCluster(crew, errand, trials, progress, say)
 
 
@@ -105,6 +109,26 @@ def _probe(ffmpeg: Ffmpeg, way: Way) -> tuple[str, str]:
 
 def _skill(kind: Kind) -> str:
     return " ".join(kind)
+
+
+def _lacking(kinds: Collection[Kind], surveys: Collection[Survey]) -> dict[str, str]:
+    """Return the encoders that none of these workers can use, each with the reason.
+
+    Nothing where arguments are wrong: nobody can then, and the build is refused for it.
+    """
+    lacking: dict[str, str] = {}
+    for kind in kinds:
+        skill = _skill(kind)
+        refusals = [one.refusals[skill] for one in surveys if skill in one.refusals]
+        if len(refusals) == len(surveys):
+            if any(isinstance(refusal, BadSettings) for refusal in refusals):
+                return {}
+            lacking[kind[0]] = _reasons(refusals)
+    return lacking
+
+
+def _reasons(refusals: Iterable[LosoError]) -> str:
+    return "; ".join(dict.fromkeys(refusal.problem for refusal in refusals))
 
 
 class _OnCluster(Place):
@@ -170,7 +194,7 @@ class _OnCluster(Place):
         raise MissingTool(
             "no worker can encode this",
             where=kind[0],
-            found="; ".join(dict.fromkeys(refusal.problem for refusal in refusals)),
+            found=_reasons(refusals),
             fix="leave this encoder out, or start a worker that can",
         )
 
@@ -189,7 +213,7 @@ class _OnCluster(Place):
         for kind, agreed in self._hashes.items():
             skill = _skill(kind)
             if skill in one.refusals:
-                lacks.add((kind[0], _problem(one.refusals[skill])))
+                lacks.add((kind[0], one.refusals[skill].problem))
             elif one.hashes[skill] != agreed:
                 lacks.add((kind[0], "it codes otherwise there than on most"))
         return lacks
@@ -230,7 +254,3 @@ class _OnCluster(Place):
     def size(self) -> tuple[int, int]:
         """The most workers that took cells, and the most cells at a time."""
         return self._crew.most_workers, self._crew.most_tasks
-
-
-def _problem(refusal: LosoError) -> str:
-    return refusal.problem

@@ -20,7 +20,8 @@ from typing import Final
 from loso.errors import BadClip, BadSettings, CannotRun
 from loso.files import open_regular
 from loso.video.allowed import guard, refuse_no_file, refuse_playlist
-from loso.video.ffmpeg import FfmpegSession, remark_of
+from loso.video.ffmpeg import FfmpegSession
+from loso.video.said import remark_of
 from loso.video.seen import Seen, Watch
 
 __all__ = ["Clip", "ClipSettings", "identity_of", "open_clip"]

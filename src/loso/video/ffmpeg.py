@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from loso.errors import CannotRun, MissingTool
-from loso.video.said import Said, painted
+from loso.video.said import Said, painted, reason_of
 
-__all__ = ["Ffmpeg", "FfmpegSession", "ask", "demuxers_of", "find_ffmpeg", "reason_of", "remark_of"]
+__all__ = ["Ffmpeg", "FfmpegSession", "ask", "demuxers_of", "find_ffmpeg"]
 
 _OLDEST_LIBAVCODEC: Final = 59
 """Of ffmpeg 5: the first whose libvmaf carries its models (of 5.1: that knows -fps_mode)."""
@@ -306,53 +306,3 @@ def _hear(child: subprocess.Popen[bytes], said: Said, timeout_s: float) -> None:
 
 _GLANCE_S: Final = 0.5
 """How often to look whether a child that says nothing is still there."""
-
-_CONSEQUENCES: Final = re.compile(
-    r"Error (applying|initializing|opening|parsing|processing|reinitializing|selecting|sending"
-    r"|setting|splitting|while)\b|Error : |Conversion failed|Task finished with|Last message"
-    r"|Terminating thread|Nothing was written|Could not open encoder|Cannot open lib"
-    r"|Device (creation|setup) failed|Failed to set value"
-)
-"""How lines begin in which ffmpeg tells what followed from an error."""
-_LEVEL: Final = re.compile(r"\[(panic|fatal|error|warning|info)\] ")
-_ADDRESS: Final = re.compile(r" @ 0x[0-9a-f]+\]")
-_NAMES: Final = re.compile(r"^(\[[^\]]*\] )+")
-
-
-def reason_of(stderr: str) -> str:
-    r"""Return ffmpeg's own reason for a failure: its last complaint that is not a consequence.
-
-    Where there are only consequences, the first. Libraries that write past ffmpeg's log count if
-    they say "error"; an empty text means that nobody complained.
-
-    >>> reason_of("[h264_nvenc @ 0x5] [error] Cannot load libcuda.so.1\n[error] Conversion failed!")
-    '[h264_nvenc] Cannot load libcuda.so.1'
-    """
-    causes, consequences = _complaints(stderr)
-    said_last = causes[-1:] or consequences[:1] or [""]
-    return said_last[0].rstrip(".")
-
-
-def remark_of(stderr: str) -> str:
-    r"""Return one complaint that does not depend on which of ffmpeg's threads was the first.
-
-    It lacks the name of who complained, as what stands in another's line has none.
-
-    >>> remark_of("[h264 @ 0x5] [error] no frame!\n[error] broken")
-    'broken'
-    """
-    causes, consequences = _complaints(stderr)
-    return min((_NAMES.sub("", text).rstrip(".") for text in causes or consequences), default="")
-
-
-def _complaints(stderr: str) -> tuple[list[str], list[str]]:
-    """Return complaints that may be a cause, and those that tell what followed from one."""
-    causes: list[str] = []
-    consequences: list[str] = []
-    for line in stderr.splitlines():
-        level = _LEVEL.search(line)
-        if level[1] in {"warning", "info"} if level else "error" not in line.lower():
-            continue
-        text = _ADDRESS.sub("]", _LEVEL.sub("", line)).strip()
-        (consequences if _CONSEQUENCES.match(_NAMES.sub("", text)) else causes).append(text)
-    return causes, consequences
