@@ -7,7 +7,6 @@ was read. Any other exception is a fault of loso, and so is a refusal too long t
 
 from __future__ import annotations
 
-import atexit
 import gzip
 import hashlib
 import io
@@ -15,11 +14,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -59,7 +57,6 @@ from loso.video.said import Said
 from loso.video.seen import Watch
 
 __all__ = [
-    "ABORTED",
     "MOST_SECONDS",
     "TARGETS",
     "Hung",
@@ -71,9 +68,6 @@ __all__ = [
 
 MOST_SECONDS = 30.0
 """For one input of a few kilobytes: a hundred times what the slowest target takes."""
-
-ABORTED = "aborted"
-"""What no exception tells: the library that decodes Parquet ends the process."""
 
 MOST_LETTERS = 5100
 """Of a refusal, which may quote what was found, but not all of it."""
@@ -117,9 +111,7 @@ class Target:
 
 
 def attempt(target: Target, data: bytes, material: Material) -> str:
-    """Return "taken", `ABORTED`, or the name of the refusal; anything else is raised."""
-    if data.startswith(b"PAR1") and not _PROBE.survives(data):
-        return ABORTED
+    """Return "taken", or the name of the refusal; anything else is raised."""
     with _within(MOST_SECONDS):
         try:
             target.read(data, material)
@@ -128,54 +120,6 @@ def attempt(target: Target, data: bytes, material: Material) -> str:
                 raise AssertionError(f"{target.name}: {len(str(refusal))} letters") from refusal
             return type(refusal).__name__
     return "taken"
-
-
-class _Probe:
-    """A process that decodes Parquet first: polars ends its own where pages claim to be endless."""
-
-    program = """
-import sys, polars
-while size := sys.stdin.buffer.read(8):
-    content = sys.stdin.buffer.read(int.from_bytes(size, "big"))
-    try: polars.read_parquet(content)
-    except BaseException: pass
-    sys.stdout.buffer.write(b".")
-    sys.stdout.buffer.flush()
-"""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def survives(self, data: bytes) -> bool:
-        if self._process is None:
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", self.program],
-                stdin=pipe,
-                stdout=pipe,
-                stderr=subprocess.DEVNULL,
-            )
-            atexit.register(self.end)
-        process = self._process
-        process.stdin.write(len(data).to_bytes(8, "big") + data)
-        process.stdin.flush()
-        alive = process.stdout.read(1) == b"."
-        if not alive:
-            self.end()
-        return alive
-
-    def end(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            process.stdout.close()
-            process.wait()
-            atexit.unregister(self.end)
-
-
-_PROBE = _Probe()
 
 
 @contextmanager

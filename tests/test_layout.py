@@ -13,8 +13,8 @@ PACKAGE = Path(loso.__file__).parent
 
 # In the order in which data passes through them: a module imports only what stands before it.
 ORDER = """
-errors files locks stored spelling records schema recipe thresholds features progress journal
-machine extras
+errors files locks stored decoder spelling records schema recipe thresholds features progress
+journal machine extras
 cluster cluster.dispatch cluster.roster cluster.crew executors
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
@@ -55,7 +55,7 @@ cli.verify cli.report cli.train cli.sweep cli.doctor cli
 HEAVY = {
     "torch": {"engine", "engine.batched", "engine.counter_torch", "engine.reference"},
     "imageio_ffmpeg": {"video.ffmpeg"},
-    "subprocess": {"video.ffmpeg"},
+    "subprocess": {"stored", "video.ffmpeg"},
     "dask": set(),
     "distributed": {"executors"},
     "filelock": {"locks"},

@@ -35,6 +35,7 @@ from loso.corpus.scores import read_scores
 from loso.errors import LosoError
 from loso.folds import leave_one_source_out
 from loso.recheck import read_table
+from loso.stored import end_decoder
 path = Path(sys.argv[1])
 
 def status(key):
@@ -48,12 +49,17 @@ try:
 except LosoError as refusal:
     said, refused = "", str(refusal)
 taken = {"peak": status("VmHWM") - before, "seconds": time.process_time() - started}
+end_decoder()
+taken["decoder"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 print(json.dumps({"said": said, "refused": refused, **taken}))
 """
 
 
 def measured(action, path):
-    """What `action` said or was refused with, its peak of memory in MiB, and its CPU seconds."""
+    """What `action` said or was refused with, its peak of memory in MiB, and its CPU seconds.
+
+    The peak of the process that decodes Parquet is another one, and takes in what polars itself is.
+    """
     program = PROGRAM % {"addresses": MOST_ADDRESSES, "action": action}
     command = [sys.executable, "-c", program, path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
@@ -170,10 +176,29 @@ def test_a_value_of_any_size_is_refused_by_its_kind(tmp_path, value, kind):
     pl.select(value.alias("a")).write_parquet(path)
     found = measured(LOAD, path)
     assert found["refused"] == (
-        f"{path}: not a whole Parquet file (column 'a' holds {kind}, not one value); copy or write "
-        "it again"
+        f"{path}: column 'a' holds {kind}, not one value; leave the column out"
     )
+    assert found["decoder"] < 200
     assert found["peak"] < 64
+
+
+@pytest.mark.parametrize(
+    ("rows", "letters", "problem"),
+    [
+        (1, 2**28, "decoding ended with signal 6"),
+        (3, 2**25, "texts of 100663296 bytes in"),
+    ],
+)
+def test_a_text_without_end_is_refused_within_what_a_small_file_may_take(
+    tmp_path, rows, letters, problem
+):
+    path = tmp_path / "bomb.parquet"
+    pl.DataFrame({"a": ["x" * letters] * rows}).write_parquet(path)
+    assert path.stat().st_size < MIB // 8
+    found = measured(LOAD, path)
+    assert found["refused"].startswith(f"{path}: {problem}")
+    assert found["peak"] < 64
+    assert found["decoder"] < 512 + 200
 
 
 # -- Many columns ---------------------------------------------------------------------------------

@@ -199,7 +199,8 @@ def _read_rows(name: str) -> pl.DataFrame:
             return read_parquet(content)
     except unreadable as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise BadInput(f"cannot be read ({reason})", where=name) from None
+        fix = getattr(error, "fix", "")
+        raise BadInput(f"cannot be read ({reason})", where=name, fix=fix) from None
     return _whole_numbers(read_jsonl(content, name))
 
 

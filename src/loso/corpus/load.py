@@ -17,7 +17,7 @@ from loso.errors import BadCorpus
 from loso.files import open_regular
 from loso.recipe import TrainingNeeds
 from loso.schema import ENCODER_VOCAB
-from loso.stored import read_parquet, unpack
+from loso.stored import NotMeasured, read_parquet, unpack
 
 __all__ = [
     "Corpus",
@@ -167,6 +167,8 @@ def _decompress(content: bytes, where: str) -> bytes:
 def _read_parquet(content: bytes, where: str) -> pl.DataFrame:
     try:
         return read_parquet(content)
+    except NotMeasured as error:
+        raise BadCorpus(str(error), where=where, fix=error.fix) from None
     except ValueError as error:
         raise BadCorpus(
             f"not a whole Parquet file ({error})", where=where, fix="copy or write it again"
