@@ -1,7 +1,7 @@
 """Tries every target for as long as it is told to, and keeps what was neither taken nor refused.
 
-With atheris (pip install atheris, Linux) inputs are found by coverage of loso's own code, else by
-chance alone. Each input that brings up a fault is written to a file, and the exit code is 1.
+With atheris, which `make fuzz` installs on Linux, inputs are found by coverage of loso's own code,
+else by chance alone. Each input that brings up a fault is written to a file, and the exit code is 1.
 
     python fuzz/explore.py --seconds 60 --target "corpus lines"
 """
@@ -59,9 +59,11 @@ def by_chance(name: str, seconds: float, seed: int, faults: Path) -> dict[str, A
 def by_coverage(name: str, seconds: float, faults: Path) -> dict[str, Any]:
     """Return the same of atheris, which ends its process: it runs in one of its own."""
     words = [sys.executable, HERE, "--child", name, "--seconds", f"{seconds}", "--faults", faults]
-    ended = subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, errors="replace", check=False
-    )
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:  # the child cannot remove its own
+        words += ["--folder", folder]
+        ended = subprocess.run(
+            list(map(str, words)), capture_output=True, text=True, errors="replace", check=False
+        )
     units = re.search(r"number_of_executed_units: (\d+)", ended.stderr)
     found = {}
     if ended.returncode or units is None:
@@ -70,15 +72,14 @@ def by_coverage(name: str, seconds: float, faults: Path) -> dict[str, Any]:
     return {"engine": "atheris", "tried": tried, "outcomes": {}, "faults": found}
 
 
-def child(name: str, seconds: float, faults: Path) -> None:
-    """Let atheris try one target; does not return."""
+def child(name: str, seconds: float, faults: Path, folder: Path) -> None:
+    """Let atheris try one target, in a folder that is there; does not return."""
     import atheris
 
     with atheris.instrument_imports(include=["loso"]):
         from mangle import mangle
         from targets import TARGETS, attempt, make_material
     target = TARGETS[name]
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     material = make_material(folder)
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -120,10 +121,11 @@ def main() -> None:
     parser.add_argument("--faults", type=Path, default=Path("fuzz/faults"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # of numbers out of all range
     if asked.child:
-        child(asked.child, asked.seconds, asked.faults)
+        child(asked.child, asked.seconds, asked.faults, asked.folder)
     from targets import TARGETS
 
     has_atheris = find_spec("atheris") is not None

@@ -18,7 +18,8 @@ from loso.errors import BadInput
 FUZZ = Path(__file__).parents[1] / "fuzz"
 sys.path.append(str(FUZZ))
 
-from mangle import mangle  # noqa: E402 (stands in the folder that was just named)
+import explore  # noqa: E402 (stands in the folder that was just named)
+from mangle import mangle  # noqa: E402 (the same)
 from targets import TARGETS, attempt, make_material  # noqa: E402 (the same)
 
 EXAMPLES = 100
@@ -112,3 +113,18 @@ def test_a_refusal_lacks_the_middle_of_what_is_too_long_to_read():
     refusal = BadInput("no such column", where="a.csv", found="x" * 700 + "y" * 700, fix="drop it")
     assert str(refusal) == f"a.csv: no such column, found {'x' * 500} ... {'y' * 500}; drop it"
     assert refusal.found == "x" * 700 + "y" * 700
+
+
+def test_what_atheris_works_in_is_gone_afterwards(monkeypatch, tmp_path):
+    """It ends its process itself, before anything there could be removed."""
+    seen = []
+
+    def run(words, **_):
+        seen.append(Path(words[words.index("--folder") + 1]))
+        (seen[0] / "corpus").mkdir()
+        said = "stat::number_of_executed_units: 7\n"
+        return explore.subprocess.CompletedProcess(words, 0, "", said)
+
+    monkeypatch.setattr(explore.subprocess, "run", run)
+    assert explore.by_coverage("corpus lines", 1.0, tmp_path)["tried"] == 7
+    assert not seen[0].exists()
