@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from loso.corpus.load import load_corpus
 from loso.corpus.plan import BuildSettings
 from loso.engine import Member, TrainingPlan, train_members
 from loso.engine.shards import on_cluster
-from loso.errors import BadSettings, CannotRun, LostCluster, MissingTool
+from loso.errors import BadClip, BadSettings, CannotRun, LostCluster, MissingTool
 from loso.executors import connect
 from loso.files import read_json
 from loso.recipe import ClusterLimits, Compute, Recipe
@@ -486,6 +487,49 @@ def test_a_worker_that_does_not_see_the_parts_is_told_once(harm, clips, ffmpeg, 
     assert build.result().missing == {}
     assert out.read_bytes() == local
     assert [line for line in build.said if "left out" in line] == [f"warning: left out: {rest}"]
+
+
+def test_a_worker_that_loses_sight_of_the_clips_while_it_looks_at_them_is_left_out(
+    harm, clips, ffmpeg, local, tmp_path
+):
+    mine = tmp_path / "clips"
+    mine.mkdir()
+    copies = [Path(shutil.copy2(path, mine)) for path in clips]
+    program = tmp_path / "ffmpeg"
+    drop = f"mount -t tmpfs none {shlex.quote(str(mine))}"
+    program.write_text(
+        f'#!/bin/sh\ncase "$DROPS $*" in yes*showinfo*) {drop}; touch {tmp_path}/dropped ;; esac\n'
+        f'exec {shlex.quote(ffmpeg.path)} "$@"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    harm.worker("dropping", before=without_its_own_view("dropping", elsewhere), DROPS="yes")
+    harm.wait_for_workers(1)
+    out = tmp_path / "corpus.jsonl"
+    build = Build(harm.address, copies, find_ffmpeg(str(program)), out)
+    wait_for((tmp_path / "dropped").exists)
+    harm.worker("seeing")
+    assert build.result().missing == {}
+    assert out.read_bytes() == local
+    (line,) = (line for line in build.said if "left out" in line)
+    assert re.search(r": does not see a clip, found nothing at .*/clips/\w+\.mkv$", line)
+
+
+def test_a_clip_that_an_older_file_replaces_in_mid_build_ends_it(harm, clips, ffmpeg, tmp_path):
+    mine = tmp_path / "clips"
+    mine.mkdir()
+    copies = [Path(shutil.copy2(path, mine)) for path in clips]
+    harm.worker("one")
+    program = slow(tmp_path, ffmpeg, "*ant.mkv*-crf*")
+    build = Build(harm.address, copies, program, tmp_path / "corpus.jsonl")
+    wait_for(lambda: waiting(tmp_path) == 1)
+    other = shutil.copy2(clips[0], tmp_path / "other.mkv")
+    os.utime(other, (1e9, 1e9))
+    Path(other).replace(copies[1])
+    (tmp_path / "go").touch()
+    with pytest.raises(BadClip, match=r"bee\.mkv: is not the file that was looked at before"):
+        build.result()
 
 
 def test_a_worker_with_another_ffmpeg_measures_nothing(peace, clips, ffmpeg, tmp_path):

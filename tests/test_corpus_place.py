@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -70,6 +71,11 @@ class Sick:
     def measure(self):
         trial = trial_encode(encoder_named("libx264"), preset="ultrafast")
         worker.measure_for(self.errand, trial, "agreed", "mark", PlayedCell(self.clip))
+
+    def begin(self):
+        """Let the build begin now, after all that was done to the clip."""
+        later = time.time() + 1
+        os.utime(self.errand.parts / self.errand.sign, (later, later))
 
 
 class PlayedErrand(SimpleNamespace):
@@ -171,6 +177,7 @@ def test_a_worker_that_sees_another_file_in_mid_cell_is_unfit(sick):
     def swap():
         sick.clip.path.write_bytes(b"another one")
         os.utime(sick.clip.path, (1e9 + 1, 1e9 + 1))
+        sick.begin()
         changed()
 
     sick.work = swap
@@ -202,8 +209,56 @@ def test_a_clip_that_was_touched_in_mid_cell_ends_the_build(sick):
 def test_a_worker_whose_file_is_another_than_the_clip_is_unfit(sick):
     sick.clip.path.write_bytes(b"another one")
     os.utime(sick.clip.path, (1e9, 1e9))
+    sick.begin()
     with pytest.raises(UnfitWorker, match="sees another file than the clip"):
         sick.measure()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "linked"])
+def test_a_clip_that_an_older_file_replaced_ends_the_build(sick, tmp_path, how):
+    old = tmp_path / "old.mkv"
+    old.write_bytes(b"an older one")
+    os.utime(old, (1e9 - 1, 1e9 - 1))
+    time.sleep(0.05)  # a clock of the file system's own, which goes by ticks
+    (sick.errand.parts / sick.errand.sign).touch()
+    time.sleep(0.05)
+    if how == "moved":
+        old.replace(sick.clip.path)
+    elif how == "copied":
+        shutil.copy2(old, sick.clip.path)
+    else:
+        sick.clip.path.unlink()
+        sick.clip.path.symlink_to(old)
+    with pytest.raises(BadClip, match=r"clip\.mkv: is not the file that was looked at before"):
+        sick.measure()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_that_loses_sight_of_a_clip_while_it_looks_at_it_is_unfit(sick, monkeypatch, gone):
+    def open_clip(path, *_, **__):
+        if gone:
+            path.unlink()
+        raise BadClip("cannot be read (Stale file handle)", where=str(path))
+
+    monkeypatch.setattr(worker, "open_clip", open_clip)
+    sick.errand.way = SimpleNamespace(timeout_s=1.0)
+    kind, text = (UnfitWorker, "does not see a clip") if gone else (BadClip, "Stale file handle")
+    with pytest.raises(kind, match=text):
+        worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings())
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_that_loses_sight_of_a_clip_while_it_scans_it_is_unfit(sick, monkeypatch, gone):
+    def scan_clip(clip, *_, **__):
+        if gone:
+            clip.path.unlink()
+        raise CannotRun("ffmpeg failed")
+
+    monkeypatch.setattr(worker, "scan_clip", scan_clip)
+    sick.errand.way = SimpleNamespace(timeout_s=1.0)
+    kind, text = (UnfitWorker, "does not see a clip") if gone else (CannotRun, "ffmpeg failed")
+    with pytest.raises(kind, match=text):
+        worker.scan_for(sick.errand, sick.clip)
 
 
 def test_of_late_workers_it_is_said_once_which_encoders_they_lack():

@@ -109,16 +109,24 @@ def survey(errand: Errand, clips: Sequence[Path], trials: Mapping[str, Encode]) 
 
 
 def look_at_clip(errand: Errand, path: Path, settings: ClipSettings) -> Clip:
-    """Return the clip at `path`, as `open_clip` does."""
-    with _session(errand) as session:
-        return open_clip(path, settings, session, timeout_s=errand.way.timeout_s)
+    """Return the clip at `path`, as `open_clip` does; UnfitWorker where it is lost from sight."""
+    try:
+        with _session(errand) as session:
+            return open_clip(path, settings, session, timeout_s=errand.way.timeout_s)
+    except BadClip:
+        _see(path)
+        raise
 
 
 def scan_for(errand: Errand, clip: Clip) -> Scan:
     """Return what a look at every frame of a clip shows."""
     seen = _as_seen_here(errand, clip)
-    with _session(errand) as session, _folder() as folder:
-        return scan_clip(seen, session, folder=folder, timeout_s=errand.way.timeout_s)
+    try:
+        with _session(errand) as session, _folder() as folder:
+            return scan_clip(seen, session, folder=folder, timeout_s=errand.way.timeout_s)
+    except CannotRun:
+        _as_seen_here(errand, clip)
+        raise
 
 
 def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: Cell) -> None:
@@ -236,15 +244,13 @@ def _as_seen_here(errand: Errand, clip: Clip) -> Clip:
     """Return a clip that another machine has opened, with the identity of the file that lies here.
 
     Device and inode differ between machines. Where size or time differ too, the content decides.
-    BadClip where it was written to since the build began, as it is another for all then; other
-    content, or none, is this worker's own: UnfitWorker.
+    BadClip where it was written to or replaced since the build began, as it is another for all
+    then; other content, or none, is this worker's own: UnfitWorker.
     """
-    own = identity_of(clip.path)
-    if not own:
-        raise UnfitWorker("does not see a clip", found=f"nothing at {clip.path}")
+    own = _see(clip.path)
     if own[2:] != clip.identity[2:] and _hash(clip.path, own) != clip.sha256:
         begun = identity_of(errand.parts / errand.sign)
-        if not begun or own[3] <= begun[3]:
+        if not begun or _came_to_be_ns(clip.path) <= begun[3]:
             raise UnfitWorker("sees another file than the clip", found=str(clip.path))
         raise BadClip(
             "is not the file that was looked at before",
@@ -253,6 +259,21 @@ def _as_seen_here(errand: Errand, clip: Clip) -> Clip:
             "before is kept",
         )
     return replace(clip, identity=own)
+
+
+def _see(path: Path) -> tuple[int, ...]:
+    own = identity_of(path)
+    if not own:
+        raise UnfitWorker("does not see a clip", found=f"nothing at {path}")
+    return own
+
+
+def _came_to_be_ns(path: Path) -> int:
+    """Return when a file came to be what it is and where it is, whatever its own time says."""
+    try:
+        return max(path.stat().st_ctime_ns, path.lstat().st_ctime_ns)
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=1024)
