@@ -237,7 +237,7 @@ def test_what_recommend_prints_is_documented(printed, tmp_path, monkeypatch):
     picture = np.random.default_rng(0).integers(0, 255, (20, 96 * 64 * 3 // 2), dtype=np.uint8)
     (tmp_path / "noise.yuv").write_bytes(picture.tobytes())
     monkeypatch.chdir(tmp_path)
-    raw = ["--width", 96, "--height", 64, "--fps", 25]
+    raw = ["--width", 96, "--height", "64,64,32", "--fps", 25]
     cut = ["--segments", 2, "--segment-seconds", 0.2]
     coder = [
         "--encoder",

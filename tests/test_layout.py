@@ -19,7 +19,7 @@ cluster cluster.dispatch cluster.roster cluster.crew executors
 metrics.correlation metrics.error metrics.mapping metrics.resampling metrics.agreement
 metrics.pooling metrics
 video video.encoders video.said video.ffmpeg video.gpus video.allowed video.seen video.clips
-video.logged video.measure video.trial video.pair
+video.logged video.measure video.scan video.trial video.pair
 corpus corpus.jsonl corpus.rows corpus.load corpus.units corpus.view corpus.twins corpus.check
 corpus.choices corpus.parts corpus.plan corpus.cells corpus.place corpus.worker corpus.remote
 corpus.prepare corpus.manifest corpus.build
@@ -37,8 +37,9 @@ model.card model.records
 export registry verify.folder verify.graphs verify.model verify.grounds verify.chain verify
 model.opening model.feed predict evaluate sklearn
 recommend recommend.curve recommend.bdrate recommend.scale recommend.search recommend.segments
-recommend.bound recommend.question recommend.judge recommend.desk recommend.answer
-recommend.calibrate recommend.compare recommend.apply recommend.record
+recommend.bound recommend.question recommend.judge recommend.grids recommend.opinion
+recommend.desk recommend.work recommend.answer recommend.calibrate recommend.ask
+recommend.hull recommend.compare recommend.apply recommend.record
 doctor
 report report.parts report.figures report.reading report.scores report.judged report.bounds
 report.residuals report.content report.training report.worth report.provenance report.page
@@ -46,7 +47,7 @@ report.compare report.write
 tracking tracking.content tracking.store
 data pipeline
 cli.bars cli.console cli.help cli.endings cli.lazy
-cli.options cli.settings cli.clips
+cli.options cli.settings cli.clips cli.coding
 cli.logs cli.merge cli.check cli.corpus cli.judge cli.ablate cli.model
 cli.predict cli.evaluate cli.answers cli.recommend
 cli.verify cli.report cli.train cli.sweep cli.doctor cli
