@@ -36,7 +36,7 @@ warm: set[str] = set()
 
 def write_atomic(path, **options):
     frame = sys._getframe(1)
-    while frame.f_code is files.write_json.__code__:
+    while frame.f_code in {files.write_json.__code__, files.write_hashed.__code__}:
         frame = frame.f_back
     module = frame.f_globals["__name__"].removeprefix("loso.")
     wrote.append((path.name, f"{module}.{frame.f_code.co_qualname}"))

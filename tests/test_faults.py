@@ -308,8 +308,8 @@ def of_row(row):
 
 
 def sites_in_the_source():
-    """Every function that calls write_atomic or write_json, as TABLE names them."""
-    writers = {"write_atomic", "write_json"}
+    """Every function that calls write_atomic, write_hashed or write_json, as TABLE names them."""
+    writers = {"write_atomic", "write_hashed", "write_json"}
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         module = module.removesuffix(".__init__")
@@ -345,6 +345,8 @@ ALLOWED = {
     "os.open(path, flags if links else flags | getattr(os, 'O_NOFOLLOW', 0))",
     "os.open(self.files[name], flags | getattr(os, 'O_BINARY', 0))",
     "os.open(os.devnull, os.O_WRONLY)",
+    # into memory
+    "pl.DataFrame({'a': ['a']}).write_parquet(warm)",
     # into the folder of a cell, which is gone afterwards
     "shutil.copyfile(self.path, folder / 'model.json')",
 }

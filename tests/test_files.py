@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -13,11 +14,13 @@ from loso.errors import BadInput, Busy, CannotRun
 from loso.files import (
     make_folder,
     read_file,
+    read_hashed,
     read_json,
     read_regular,
     sha256_of,
     to_json,
     write_atomic,
+    write_hashed,
     write_json,
 )
 from loso.locks import folder_lock
@@ -30,6 +33,42 @@ def test_json_is_sorted_whole_and_never_nan(tmp_path):
     assert read_json(path) == {"a": [None, 0.1], "b": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(float("nan"))
+
+
+HASHED = hashlib.sha256(b'{"a": 1}\n').hexdigest().encode() + b'\n{"a": 1}\n'
+
+
+def test_a_hashed_line_is_its_hash_and_itself(tmp_path):
+    path = tmp_path / "a"
+    assert read_hashed(path) is None
+    write_hashed(path, '{"a": 1}')
+    assert path.read_bytes() == HASHED
+    assert read_hashed(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        HASHED[:-1],
+        HASHED[:70],
+        HASHED + b"\n",
+        HASHED.upper(),
+        HASHED[65:],
+        b"\xff\xfe",
+    ],
+)
+def test_a_hashed_line_that_is_not_whole_is_not_there(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert read_hashed(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[" * 100_000, b"\xff"])
+def test_a_whole_line_that_is_not_json_is_not_there(tmp_path, line):
+    digest = hashlib.sha256(line).hexdigest().encode()
+    (tmp_path / "a").write_bytes(digest + b"\n" + line)
+    assert read_hashed(tmp_path / "a") is None
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path):

@@ -28,6 +28,7 @@ __all__ = [
     "os_refusal",
     "parse_json",
     "read_file",
+    "read_hashed",
     "read_json",
     "read_regular",
     "refuse_place_of",
@@ -36,6 +37,7 @@ __all__ = [
     "sweep_folder",
     "to_json",
     "write_atomic",
+    "write_hashed",
     "write_json",
 ]
 
@@ -184,6 +186,26 @@ def parse_json(content: bytes, where: str) -> Any:
         return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not valid JSON ({error})", where=where) from None
+
+
+def write_hashed(path: Path, text: str) -> None:
+    """Write one line of JSON below the sha256 of that line.
+
+    Nothing is swept up: where such files are kept there are many, and whoever holds the folder has.
+    """
+    line = text.encode() + b"\n"
+    with write_atomic(path, sweep=False) as temporary:
+        temporary.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
+
+
+def read_hashed(path: Path) -> Any:
+    """Return what `write_hashed` wrote, or None where that is not there, not whole or not JSON."""
+    try:
+        digest, _, line = path.read_bytes().partition(b"\n")
+        whole = digest == hashlib.sha256(line).hexdigest().encode()
+        return json.loads(line) if whole else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _refuse_constant(name: str) -> Any:

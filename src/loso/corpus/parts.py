@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -14,7 +13,7 @@ from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
 from loso.errors import BadSettings, CannotRun
-from loso.files import blames_machine, write_atomic
+from loso.files import blames_machine, read_hashed, write_hashed
 from loso.locks import folder_lock
 from loso.video.measure import Measurement
 
@@ -102,20 +101,16 @@ class Parts:
         return found
 
     def _load(self, fingerprint: str) -> Measurement | None:
+        content = read_hashed(self._path(fingerprint))
         try:
-            digest, _, text = (self._path(fingerprint).read_bytes()).partition(b"\n")
-            if digest.decode() != hashlib.sha256(text).hexdigest():
-                return None
-            content: dict[str, Any] = json.loads(text)
-            return _measurement(content) if content.pop("fingerprint") == fingerprint else None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return _measurement(content) if content["fingerprint"] == fingerprint else None
+        except (ValueError, LookupError, TypeError, AttributeError):  # JSON of another shape
             return None
 
     def save(self, fingerprint: str, measured: Measurement) -> None:
         """Write a finished cell; a reader sees all of it or nothing."""
-        text = json.dumps({"fingerprint": fingerprint, **asdict(measured)}).encode() + b"\n"
-        with write_atomic(self._path(fingerprint), sweep=False) as temporary:  # `hold` has
-            temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+        content = {"fingerprint": fingerprint, **asdict(measured)}
+        write_hashed(self._path(fingerprint), json.dumps(content))
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.part"

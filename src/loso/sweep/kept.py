@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from loso.files import write_atomic
+from loso.files import read_hashed, write_hashed
 from loso.recipe import Recipe
 from loso.sweep.scores import RecipeScores
 
@@ -22,7 +22,7 @@ __all__ = ["Kept", "Predicted"]
 
 _FLOATS: Final = "<f8"
 
-_OTHERWISE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_OTHERWISE: Final = (ValueError, LookupError, TypeError, AttributeError)
 """What reading JSON of another shape may raise."""
 
 
@@ -99,18 +99,13 @@ class Kept:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _load(self, name: str) -> dict[str, Any] | None:
+        content = read_hashed(self.folder / f"{name}.kept")
         try:
-            digest, _, text = (self.folder / f"{name}.kept").read_bytes().partition(b"\n")
-            if digest.decode() != hashlib.sha256(text).hexdigest():
-                return None
-            content = json.loads(text)
             kept: dict[str, Any] | None = content["content"] if content["name"] == name else None
-        except (OSError, *_OTHERWISE):
+        except _OTHERWISE:
             return None
         return kept
 
     def _save(self, name: str, content: Mapping[str, Any]) -> None:
         text = json.dumps({"name": name, "content": content}, sort_keys=True, allow_nan=False)
-        line = text.encode() + b"\n"
-        with write_atomic(self.folder / f"{name}.kept", sweep=False) as temporary:
-            temporary.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
+        write_hashed(self.folder / f"{name}.kept", text)
