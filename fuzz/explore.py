@@ -1,7 +1,7 @@
 """Tries every target for as long as it is told to, and keeps what was neither taken nor refused.
 
 With atheris, which `make fuzz` installs on Linux, inputs are found by coverage of loso's own code,
-else by chance alone. Each input that brings up a fault is written to a file, and the exit code is 1.
+else by chance alone. Each that brings up a fault is written to a file, and the exit code is 1.
 
     python fuzz/explore.py --seconds 60 --target "corpus lines"
 """
