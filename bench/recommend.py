@@ -654,7 +654,8 @@ def _print(result: dict[str, Any]) -> None:
         )
     print()
     print(
-        "errors          sources  level   kept  at least  without  margin  steps  mean  without  no answer"
+        f"{'errors':16}sources  level   kept  at least  without  margin  steps  mean  without  "
+        "no answer"
     )
     for of in result["promises"]:
         print(
