@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from loso.errors import CannotRun
 from loso.recommend.judge import MetricJudge
 from loso.recommend.segments import Sampling, choose_segments, cut_out
-from loso.video.scan import Scan, scan_clip
 from loso.video.clips import ClipSettings, open_clip
 from loso.video.encoders import ENCODERS, Rate
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
 from loso.video.measure import Encode, VmafModel, measure
+from loso.video.scan import Scan, scan_clip
 
 
 def clip_of(frames, fps=30):

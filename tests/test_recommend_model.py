@@ -1,0 +1,285 @@
+"""A model in the place of a metric: what it makes of encodes, and what its run says of choosing."""
+
+import json
+import subprocess
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loso.calibration import calibrate_run, open_run
+from loso.corpus.load import load_corpus
+from loso.corpus.plan import rows_of
+from loso.data import demo_corpus_path
+from loso.errors import BadEvidence, BadInput, BadSettings
+from loso.export import export_model
+from loso.predict import Predictor
+from loso.recipe import GateThresholds, Recipe
+from loso.recommend.bound import NO_NEED, need_of
+from loso.recommend.grids import Grid, RunGrounds, grids_of
+from loso.recommend.opinion import ModelJudge
+from loso.run_folder import train_into
+from loso.verdict import validate_run
+from loso.video.ffmpeg import find_ffmpeg
+from loso.video.measure import Measurement
+
+ANYTHING = GateThresholds(mean_plcc_threshold=-1.0, per_seed_min=-1.0, plcc_spread_max=2.0)
+SEEDS = (0, 1)
+INTERPOLATED = 0.05
+"""Of a score: how far two curves between the same points may be apart here."""
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return load_corpus(demo_corpus_path())
+
+
+@pytest.fixture(scope="module")
+def made(corpus, tmp_path_factory):
+    """A run of the demo corpus and the model that was exported from it."""
+    run, model = (tmp_path_factory.mktemp("made") / name for name in ("run", "model"))
+    train_into(run, corpus, Recipe(epochs=30, hidden=16, lr=1e-2), SEEDS)
+    calibrate_run(run, corpus, SEEDS, pairs=9)
+    validate_run(run, SEEDS, ANYTHING, corpus=corpus)
+    export_model(run, corpus, model)
+    return SimpleNamespace(run=run, model=model)
+
+
+@pytest.fixture(scope="module")
+def predictor(made):
+    return Predictor.load(made.model)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Two segments of a clip as a build measures them: cells that are real, and their numbers."""
+    from loso.corpus.choices import read_choices
+    from loso.corpus.plan import BuildSettings
+    from loso.recommend.desk import at_desk
+    from loso.recommend.segments import cut_out
+    from loso.recommend.work import carry_out
+
+    folder = tmp_path_factory.mktemp("cells")
+    ffmpeg = find_ffmpeg()
+    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "10"]
+    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{folder / 'ant.mkv'}"]
+    subprocess.run([ffmpeg.path, "-loglevel", "error", *source, *coding], check=True)
+    choices = read_choices(["libx264"], quality=["30"], preset=["ultrafast"])
+    settings = BuildSettings(choices=choices)
+    with at_desk([folder / "ant.mkv"], settings, ffmpeg, parts=folder / "parts") as desk:
+        (clip,) = desk.clips
+
+        def work():
+            clips = [clip, *(segment.clip for segment in cut_out(clip, [0, 5], 5))]
+            return (yield [desk.cell(one, choices[0], choices[0].rate) for one in clips])
+
+        (probes,) = carry_out(desk, [work()])
+    return [(probe.cell, probe.measured) for probe in probes]
+
+
+def test_a_whole_clip_scores_what_predict_makes_of_its_rows(predictor, cells):
+    whole, *_ = cells
+    expected = predictor.predict(pl.DataFrame(rows_of(*whole)), level=0.8).clips
+    for pool in ("mean", "hmean", "p1", "p5"):
+        judge = ModelJudge(predictor, pool, asked_level=0.8)
+        found = judge.score([whole])
+        assert found.value == expected[f"{pool}_mu"].item()
+        assert found.lower == expected[f"{pool}_lower"].item()
+    assert judge.level == 0.8
+    assert judge.evidence.startswith("scored by the model, interval: hierarchical_conformal")
+
+
+def test_segments_are_scored_as_one_clip_without_the_first_frame_of_each(predictor, cells):
+    _, *segments = cells
+    found = ModelJudge(predictor, "mean").score(segments)
+    rows = [row for one in segments for row in rows_of(*one)[1:]]
+    frames = predictor.predict(pl.DataFrame(rows)).frames
+    assert len(frames) == 8
+    assert found.value == pytest.approx(frames["mu"].mean(), abs=1e-9)
+
+
+def test_what_lies_outside_of_training_is_said(predictor, cells):
+    cell, measured = cells[0]
+    strange = {**measured.features, "adm2": tuple(3.0 for _ in measured.vmaf)}
+    odd = replace(measured, features=strange)
+    assert isinstance(odd, Measurement)
+    (said,) = [
+        remark
+        for remark in ModelJudge(predictor, "mean").score([(cell, odd)]).remarks
+        if "outside the range of training" in remark
+    ]
+    assert "adm2 10" in said
+
+
+@pytest.mark.parametrize("target", [0.0, 101.0])
+def test_a_target_that_its_scores_cannot_be_is_refused(predictor, target):
+    with pytest.raises(BadSettings, match="--target: no clip can be held to that vmaf, expected"):
+        ModelJudge(predictor, "mean").refuse_target(target)
+
+
+def test_a_level_without_intervals_is_refused(predictor):
+    with pytest.raises(BadSettings, match="this model has no intervals of that level"):
+        ModelJudge(predictor, "mean", asked_level=0.99)
+
+
+def test_a_model_of_other_features_is_refused(predictor):
+    inputs = predictor.model.inputs
+    other = replace(inputs, features=replace(inputs.features, columns=("cambi", "adm2")))
+    odd = replace(predictor, model=replace(predictor.model, inputs=other))
+    with pytest.raises(BadInput, match="missing columns: cambi, found src, encoder"):
+        ModelJudge(odd, "mean")
+
+
+# -- The run behind a model -----------------------------------------------------------------------
+
+
+def test_grids_hold_each_source_coded_in_each_way_with_the_members_mean(made, corpus):
+    opened = open_run(made.run, corpus, SEEDS, "look at")
+    grids = grids_of(opened, "mean")
+    rows = opened.seen.rows.with_columns(mu=pl.Series(opened.out_of_fold.mean(axis=0)))
+    ways = rows.select("src", "encoder").unique()
+    assert {(grid.src, grid.encoder) for grid in grids} == set(ways.rows())
+    for grid in grids[:4]:
+        own = rows.filter((pl.col("src") == grid.src) & (pl.col("encoder") == grid.encoder))
+        by_cq = own.group_by("cq").agg(pl.col("vmaf", "mu").mean()).sort("cq")
+        assert grid.cq.tolist() == by_cq["cq"].to_list()
+        assert grid.truth == pytest.approx(by_cq["vmaf"].to_numpy(), abs=1e-9)
+        assert grid.estimate == pytest.approx(by_cq["mu"].to_numpy(), abs=1e-9)
+
+
+falling = st.lists(st.floats(5, 95), min_size=4, max_size=20, unique=True).map(
+    lambda values: np.sort(values)[::-1]
+)
+
+
+@given(falling, st.floats(-5, 5), st.floats(1, 99))
+def test_a_need_between_settings_is_that_of_a_fine_grid(truth, error, target):
+    cq = np.arange(len(truth), dtype=np.float64)
+    estimate = truth + error
+    need = Grid("ant", "x", cq, truth, estimate).need(target)
+    coarse = need_of(estimate, truth, target)
+    if truth[-1] >= target:
+        assert need == coarse == NO_NEED
+    else:
+        # The coarse grid's first miss lies below the crossing, and so does its estimate.
+        assert need >= coarse - 1e-9
+        at_most = error if truth[0] >= target else truth[0] + error - target
+        assert need <= at_most + 1e-9
+
+
+def test_a_constant_error_is_needed_as_a_margin():
+    cq = np.array([20.0, 30.0, 40.0])
+    truth = np.array([95.0, 80.0, 50.0])
+    assert Grid("ant", "x", cq, truth, truth + 2.5).need(85.0) == pytest.approx(
+        2.5, abs=INTERPOLATED
+    )
+    assert Grid("ant", "x", cq, truth, truth - 2.5).need(99.0) == -6.5
+
+
+def grid(src, error, encoder="x"):
+    truth = np.array([95.0, 80.0, 50.0])
+    return Grid(src, encoder, np.array([20.0, 30.0, 40.0]), truth, truth + error)
+
+
+def test_the_bound_is_the_conformal_quantile_over_sources_of_the_encoder():
+    grids = [grid(name, error) for name, error in zip("abcd", (1.0, 2.0, 3.0, 4.0), strict=True)]
+    grids += [grid(name, 9.0, "y") for name in "abcd"]
+    bound = RunGrounds(grids).bound("x", 85.0, 0.8)
+    assert bound.margin == pytest.approx(4.0, abs=INTERPOLATED)  # ceil(0.8 x 5) of four
+    assert (bound.level, bound.n_sources) == (0.8, 4)
+    assert bound.evidence == "estimated by the model, bound supported by 4 sources"
+    other = RunGrounds(grids).bound("z", 85.0, 0.8)
+    assert other.margin == pytest.approx(9.0, abs=INTERPOLATED)
+    assert "(its sources were coded otherwise)" in other.evidence
+    with pytest.raises(BadSettings, match="4 sources do not support an interval at that level"):
+        RunGrounds(grids).bound("x", 85.0, 0.9)
+
+
+def test_choices_on_the_run_s_own_sources_keep_their_promise_as_often_as_was_said(made, corpus):
+    # Leave each source out of the bound, choose on it, and count. The quantile promises 0.8.
+    grids = grids_of(open_run(made.run, corpus, SEEDS, "look at"), "mean")
+    kept = []
+    for target in (95.0, 90.0, 80.0):
+        for one in grids:
+            others = [other for other in grids if other.src != one.src]
+            bound = RunGrounds(others).bound(one.encoder, target, 0.8)
+            kept.append(one.need(target) < bound.margin)
+    assert np.mean(kept) >= 0.7  # few and dependent: a sign error would halve it
+
+
+def test_a_run_of_another_corpus_is_refused(made, predictor, corpus):
+    other = replace(
+        predictor,
+        model=replace(
+            predictor.model,
+            manifest=predictor.manifest.model_copy(update={"corpus_sha256": "0" * 64}),
+        ),
+    )
+    with pytest.raises(BadEvidence, match="is not the run of this model: the corpus is another"):
+        RunGrounds.of(other, made.run, corpus, "mean")
+
+
+# -- The command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "ant.mkv"
+    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "4"]
+    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
+    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
+    return path
+
+
+def test_the_whole_way_with_a_model(loso, made, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["recommend", clip, "--encoder", "libx264", "--preset", "ultrafast", "--step", 1]
+    words += ["--model", made.model, "--target", 60]
+    code, out, err = loso(*words, "--json")
+    assert code == 0, err
+    (coding,) = json.loads(out)["codings"]
+    (answer,) = coding["answers"]
+    assert (answer["level"], json.loads(out)["metric"]) == (0.8, "vmaf")
+    assert 60 <= answer["lower"] < answer["score"]
+    assert any("ant: " in line and "trial" in line for line in err.splitlines())
+
+    run = ["--run", made.run, "--corpus", demo_corpus_path()]
+    code, out, _ = loso(*words, *run, "--confidence", 0.9, "--json")
+    (bound,) = json.loads(out)["codings"][0]["answers"]
+    assert (code, bound["level"], bound["n_calibration_sources"]) == (0, 0.9, 10)
+    assert bound["evidence"] == "estimated by the model, bound supported by 10 sources"
+    assert bound["lower"] >= 60
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--metric", "vmaf", "--model", "m"), "--metric is measured, a --model estimates what"),
+        (("--run", "r"), "--name, --run and --corpus are about a --model, and none was given"),
+        (("--model", "m", "--run", "r"), "--run needs --corpus; give both, or neither"),
+        (("--model", "nowhere"), "nowhere"),
+        (("--metric", "vmfa"), "--metric: no such metric, expected one of vmaf psnr ssim"),
+        (("--metric", "ssim"), "no clip can be held to that ssim, expected above 0, at most 1"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(loso, clip, tmp_path, monkeypatch, words, text):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = loso("recommend", clip, "--encoder", "libx264", "--target", 80, *words)
+    assert (code, out) == (2, "")
+    assert text in err
+    assert not (tmp_path / "recommend.parts").exists()
+
+
+def test_a_confidence_that_the_run_s_sources_cannot_support_is_refused(
+    loso, made, clip, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["recommend", clip, "--encoder", "libx264", "--target", 80, "--model", made.model]
+    words += ["--run", made.run, "--corpus", demo_corpus_path(), "--confidence", 0.95]
+    code, _, err = loso(*words)
+    assert code == 2
+    assert "10 sources do not support an interval at that level" in err
