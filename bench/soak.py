@@ -158,6 +158,7 @@ def soak(cells: int, every_s: float, seed: int, jobs: int) -> dict[str, Any]:
             killer.stop()
         seconds = time.monotonic() - started
         measured = cells // CLIPS * CLIPS
+        built = folder / "killed.jsonl"
         expected = {"counting", "starts", "tmp", *(clip.name for clip in clips)}
         for corpus in ("whole", "killed"):
             expected |= {f"{corpus}.jsonl", f"{corpus}.manifest.json", f"{corpus}.jsonl.parts"}
@@ -173,12 +174,19 @@ def soak(cells: int, every_s: float, seed: int, jobs: int) -> dict[str, Any]:
             "cells_that_failed_twice": failed,
             "retries": len((folder / "starts").read_text().splitlines()) - measured,
             "seconds": round(seconds, 1),
-            "same_bytes": (folder / "killed.jsonl").read_bytes()
-            == (folder / "whole.jsonl").read_bytes(),
+            "complete": not codes[-1],
+            "same_bytes": built.exists()
+            and built.read_bytes() == (folder / "whole.jsonl").read_bytes(),
             "leftovers": [str(path.relative_to(folder)) for path in left if path.name != ".lock"],
             "processes_left": sum(name in process.words for process in processes()),
             "longest_zombie_s": round(killer.longest_zombie_s, 2),
         }
+
+
+def held(found: dict[str, Any]) -> bool:
+    """Tell whether the disturbed build ended as an undisturbed one, and left nothing."""
+    whole = found["complete"] and found["same_bytes"]
+    return whole and not found["leftovers"] and not found["processes_left"]
 
 
 def main() -> None:
@@ -195,8 +203,7 @@ def main() -> None:
         print(f"{key:24} {value}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    whole = found["same_bytes"] and not found["leftovers"] and not found["processes_left"]
-    sys.exit(0 if whole else 1)
+    sys.exit(0 if held(found) else 1)
 
 
 if __name__ == "__main__":

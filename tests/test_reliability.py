@@ -1,14 +1,21 @@
 """docs/reliability.md has a row for every fault, every target of the fuzzers and the soak."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from test_faults import TABLE
 
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT / "bench"), str(ROOT / "fuzz")]
 
 import reliability  # noqa: E402 (stands in a folder that was just named)
+import soak  # noqa: E402 (the same)
 from targets import TARGETS  # noqa: E402 (the same)
 
 
@@ -41,5 +48,101 @@ def test_the_document_has_a_row_for_everything_that_was_tried():
     assert {said.fault for said in reliability.WORDS.values()} <= {*named}
     assert {f"mangled: {name}" for name in TARGETS} <= {*named}
     assert len(named) == len(reliability.WORDS) + len(TARGETS) + 2
-    lost = sum("aborted in polars" in outcome for _, _, outcome in rows)  # known, and said below
-    assert f"{len(rows) - lost} of {len(rows)} rows held" in block
+    assert f"{len(rows)} of {len(rows)} rows held" in block
+
+
+@pytest.mark.parametrize(
+    ("fault", "test"),
+    [
+        ("full", "a_full_disk_leaves_the_old_file"),
+        ("deny", "a_folder_that_may_not_be_written_to_keeps_the_old_file"),
+    ],
+)
+def test_every_exit_code_of_a_fault_is_said(fault, test):
+    said = re.findall(r"\b[0-9]\b", reliability.WORDS[test].outcome)
+    assert {*map(int, said)} == {row.codes[fault] for row in TABLE}
+
+
+# -- What did not hold ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Let no program run: what it would have written is there already, or is missing."""
+
+    def run(words, **_):
+        return subprocess.CompletedProcess(words, 1)
+
+    monkeypatch.setattr(reliability.subprocess, "run", run)
+
+
+CASES = {
+    "faults": '<testcase name="test_a_full_disk_leaves_the_old_file[a]"/>'
+    '<testcase name="test_a_full_disk_leaves_the_old_file[b]"><failure/></testcase>'
+    '<testcase name="test_a_log_that_may_not_be_written_is_refused"><skipped/></testcase>'
+    '<testcase name="test_an_oracle"/>',
+    "cluster": "",
+    "limits": "<testcase",
+    "video_hostile": "",
+    "decoder": "",
+}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_report_that_is_missing_or_half_written_did_not_hold(tmp_path):
+    for module, cases in CASES.items():
+        end = "" if cases == "<testcase" else "</testsuite>"
+        (tmp_path / f"{module}.xml").write_text(f"<testsuite>{cases}{end}")
+    rows = {fault: rest for fault, *rest in reliability.rows_of_tests(tmp_path)}
+    full = reliability.WORDS["a_full_disk_leaves_the_old_file"]
+    assert rows[full.fault] == ["2", f"{full.outcome}; **1 FAILED**", False]
+    skipped = rows["folder of the log not to be written to"]
+    assert skipped == ["0", "not tried on this machine", True]
+    assert rows["other tests of the same modules"] == ["1", "0 failed", True]
+    for fault in ("10,000 columns", "all of tests/test_fuzz.py", "all of tests/test_limits.py"):
+        assert rows[fault] == ["0", "**no report**", False]
+    assert "all of tests/test_faults.py" not in rows
+
+
+@pytest.mark.usefixtures("quiet")
+def test_fuzzers_without_a_report_did_not_hold(tmp_path):
+    rows = list(reliability.rows_of_fuzzing(tmp_path, 1.0))
+    assert rows == [("mangled: all targets", "0", "**no report**", False)]
+    outcomes = {"outcomes": {"taken": 2, "BadInput": 3}, "faults": {}, "tried": 5}
+    (tmp_path / "fuzz.json").write_text(json.dumps({"a": outcomes}))
+    said = "3 refused by name, 2 read or passed over, 0 other endings"
+    rows = list(reliability.rows_of_fuzzing(tmp_path, 1.0))
+    assert rows == [("mangled: a", "5", said, True)]
+
+
+SOAKED = {
+    "kills": 9,
+    "calls": 100,
+    "complete": False,
+    "same_bytes": False,
+    "leftovers": [],
+    "processes_left": 0,
+}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_soak_that_ran_out_of_calls_is_not_complete(tmp_path):
+    fault = "random ffmpeg children killed while 200 cells are built"
+    assert reliability.row_of_soaking(tmp_path) == (fault, "0", "**no report**", False)
+    (tmp_path / "soak.json").write_text(json.dumps(SOAKED))
+    row = reliability.row_of_soaking(tmp_path)
+    assert row == (
+        fault,
+        "9",
+        "**not complete** after 100 calls: **other bytes**, 0 temporary files and 0 processes left",
+        False,
+    )
+
+
+@pytest.mark.parametrize("lacks", ["complete", "same_bytes"])
+def test_a_soak_holds_where_the_build_is_whole_and_nothing_is_left(lacks):
+    whole = SOAKED | {"complete": True, "same_bytes": True}
+    assert soak.held(whole)
+    assert not soak.held(whole | {lacks: False})
+    assert not soak.held(whole | {"leftovers": ["tmp/a"]})
+    assert not soak.held(whole | {"processes_left": 1})
