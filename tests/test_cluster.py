@@ -33,10 +33,11 @@ from loso.video.ffmpeg import find_ffmpeg
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 DASK = [str(Path(sys.executable).with_name("dask"))]
-PATIENT = ClusterLimits(connect_s=10.0, worker_s=30.0)
+PATIENT = ClusterLimits(connect_s=30.0, worker_s=90.0)
+"""Limits here are for what never comes: a machine that is busy takes many times as long."""
 
 
-def wait_for(question, limit_s=30.0):
+def wait_for(question, limit_s=60.0):
     end = time.monotonic() + limit_s
     while not question():
         assert time.monotonic() < end, "waited in vain"
@@ -148,30 +149,35 @@ def slow(folder, ffmpeg, condition):
     path = folder / "ffmpeg"
     wait = f"while ! test -e {shlex.quote(str(folder))}/go; do sleep 0.05; done"
     path.write_text(
-        f'#!/bin/sh\ncase "$*" in {condition}) echo $PPID >> {shlex.quote(str(folder))}/began\n'
+        f'#!/bin/sh\ncase "$*" in {condition}) echo $PPID $$ >> {shlex.quote(str(folder))}/began\n'
         f'{wait} ;; esac\nexec {shlex.quote(ffmpeg.path)} "$@"\n'
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return find_ffmpeg(str(path))
 
 
-def began(folder):
-    """The ids of the processes whose cells wait, one for each cell that began."""
+def noted(folder):
+    """Of each cell that began to wait, the process that started it, and its own."""
     with suppress(FileNotFoundError):
-        return [int(word) for word in (folder / "began").read_text().split()]
+        lines = (folder / "began").read_text().splitlines()
+        return [tuple(map(int, line.split())) for line in lines]
     return []
 
 
+def began(folder):
+    """The ids of the processes whose cells wait, one for each cell that began."""
+    return [starter for starter, _ in noted(folder)]
+
+
 def waiting(folder):
-    """How many of them still wait."""
+    """How many of them still wait: what goes on is another program under the same id."""
     name = f"{folder}/ffmpeg".encode()
-    parents = {}
-    for process in Path("/proc").glob("[0-9]*"):
+    count = 0
+    for _, own in noted(folder):
         with suppress(OSError):
-            _, *words = (process / "cmdline").read_bytes().split(b"\0")
-            if words[:1] == [name]:  # the shell that runs it: others only name it
-                parents[process.name] = (process / "stat").read_text().rpartition(")")[2].split()[1]
-    return sum(parent not in parents for parent in parents.values())  # a fork is no other cell
+            _, *words = Path(f"/proc/{own}/cmdline").read_bytes().split(b"\0")
+            count += words[:1] == [name]  # the shell that runs it: others only name it
+    return count
 
 
 class Build(threading.Thread):
@@ -199,7 +205,7 @@ class Build(threading.Thread):
         except Exception as error:  # noqa: BLE001
             self.error = error
 
-    def result(self, limit_s=40.0):
+    def result(self, limit_s=150.0):
         self.join(limit_s)
         assert not self.is_alive()
         if self.error:
@@ -242,7 +248,7 @@ def test_a_late_worker_is_waited_for_and_takes_part(harm, clips, ffmpeg, local, 
     out = tmp_path / "corpus.jsonl"
     build = Build(harm.address, clips, ffmpeg, out)
     wait_for(lambda: build.notes and build.notes[-1].startswith("no worker is there: waiting"))
-    assert build.said == ["warning: no worker is there: waiting for one, 30 s at most"]
+    assert build.said == ["warning: no worker is there: waiting for one, 90 s at most"]
     assert parts_of(out) == []
     harm.worker("late")
     assert build.result().missing == {}
@@ -292,12 +298,12 @@ def test_a_scheduler_that_is_stopped_is_lost_too(harm, clips, ffmpeg, tmp_path):
     harm.worker("one")
     out = tmp_path / "corpus.jsonl"
     program = slow(tmp_path, ffmpeg, "*bee.mkv*-crf*")
-    limits = ClusterLimits(connect_s=3.0, worker_s=30.0)
+    limits = ClusterLimits(connect_s=6.0, worker_s=90.0)
     build = Build(harm.address, clips, program, out, limits=limits)
     wait_for(lambda: len(parts_of(out)) == 3 and waiting(tmp_path) == 1)
     harm.scheduler.send_signal(signal.SIGSTOP)
     with pytest.raises(LostCluster, match="the scheduler was lost, found 3 of 6 cells"):
-        build.result(limit_s=20)
+        build.result(limit_s=60)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
@@ -314,13 +320,13 @@ def test_a_client_that_ends_ends_the_cells_on_the_workers(
         try:
             wait_for(lambda: len(parts_of(out)) == 3 and waiting(tmp_path) == 2)
             child.send_signal(sent)
-            _, err = child.communicate(timeout=20)
+            _, err = child.communicate(timeout=60)
         finally:
             child.kill()
     assert child.returncode == code
     assert "distributed" not in err
     assert "Traceback" not in err
-    wait_for(lambda: waiting(tmp_path) == 0, limit_s=5)
+    wait_for(lambda: waiting(tmp_path) == 0)
     assert not out.exists()
     (tmp_path / "go").touch()
     report = Build(peace.address, clips, program, out).result()
@@ -336,7 +342,7 @@ def test_a_cell_that_kills_its_workers_fails_and_the_rest_is_kept(harm, clips, f
     for number in range(3):
         harm.worker(f"{number}")
     out = tmp_path / "corpus.jsonl"
-    build = Build(harm.address, clips, program, out, limits=ClusterLimits(deaths=2, worker_s=20))
+    build = Build(harm.address, clips, program, out, limits=ClusterLimits(deaths=2, worker_s=90))
     report = build.result()
     ((name, reason),) = report.missing.items()
     assert name == "bee_libx264_ultrafast_q40_64p"
@@ -404,7 +410,7 @@ def test_a_worker_for_an_encoder_that_the_first_lack_is_waited_for(harm, clips, 
     build = Build(harm.address, clips, program, tmp_path / "corpus.jsonl", settings)
     waits = "no worker for h264_nvenc is there"
     wait_for(lambda: build.notes and build.notes[-1].startswith(f"{waits}: waiting "))
-    assert build.said == [f"warning: {waits} ({NO_NVENC}): waiting for one, 30 s at most"]
+    assert build.said == [f"warning: {waits} ({NO_NVENC}): waiting for one, 90 s at most"]
     nvenc = harm.worker("nvenc", "--resources", "nvenc=1", HARDWARE="nvenc")
     report = build.result()
     assert (report.cells, report.missing) == (4, {})
@@ -419,7 +425,7 @@ def test_an_encoder_that_no_worker_can_use_is_refused_in_the_end(harm, clips, ff
     harm.worker("broken", "--resources", "nvenc=1")
     harm.wait_for_workers(2)
     settings = settings_of("libx264", "h264_nvenc", quality="20")
-    limits = ClusterLimits(connect_s=10.0, worker_s=1.0)
+    limits = ClusterLimits(connect_s=30.0, worker_s=1.0)
     build = Build(harm.address, clips, program, tmp_path / "corpus.jsonl", settings, limits)
     with pytest.raises(MissingTool) as refusal:
         build.result()
@@ -450,7 +456,7 @@ def test_what_no_other_worker_could_mend_is_refused_at_once(
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     choices = read_choices([encoder], quality=["20"], encoder_args=extra)
     settings = BuildSettings(choices=choices, clips=ClipSettings(frames=3))
-    limits = ClusterLimits(connect_s=10.0, worker_s=1000.0)
+    limits = ClusterLimits(connect_s=30.0, worker_s=1000.0)
     out = tmp_path / "corpus.jsonl"
     with pytest.raises(kind, match=text):
         Build(peace.address, clips, find_ffmpeg(str(program)), out, settings, limits).result()
@@ -705,7 +711,7 @@ def island():
 
 
 def test_a_host_that_is_cut_off_is_made_up_for(clips, ffmpeg, local, tmp_path, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "2s")
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5s")
     (tmp_path / "machines").mkdir()
     with (
         island() as (name, cable, here, there),

@@ -161,7 +161,7 @@ def Crew_version():  # noqa: N802
     return version("loso")
 
 
-def wait_for(question, limit_s=10.0):
+def wait_for(question, limit_s=60.0):
     end = time.monotonic() + limit_s
     while not question():
         assert time.monotonic() < end, "waited in vain"
@@ -184,7 +184,7 @@ def take_all(_):
 def test_a_crew_is_an_executor():
     client = Played(a=1)
     with crew_of(client) as crew:
-        assert crew.muster().result(5) == {"a": "a"}
+        assert crew.muster().result(60) == {"a": "a"}
         crew.admit(take_all)
         assert (crew.most_workers, crew.most_tasks) == (1, 1)
         futures = [crew.submit(divmod, 7, 2), crew.submit(sorted, [2, 1], reverse=True)]
@@ -193,15 +193,15 @@ def test_a_crew_is_an_executor():
         done.set_result(call(*arguments))
         _, (_, call, arguments, _, done) = client.wait_for(2)
         done.set_result(call(*arguments))
-        assert [future.result(5) for future in futures] == [(3, 1), [2, 1]]
+        assert [future.result(60) for future in futures] == [(3, 1), [2, 1]]
         failing = crew.submit(divmod, 1, 0)
         client.wait_for(3)[2][-1].set_exception(ZeroDivisionError("by zero"))
-        assert str(failing.exception(5)) == "a: ZeroDivisionError: by zero"
+        assert str(failing.exception(60)) == "a: ZeroDivisionError: by zero"
         refused = crew.submit(print)
         client.wait_for(4)[3][-1].set_exception(BadSettings("no", found="x"))
-        assert isinstance(refused.exception(5), BadSettings)
+        assert isinstance(refused.exception(60), BadSettings)
     with pytest.raises(RuntimeError, match="dismissed"):
-        crew.submit(print).result(5)
+        crew.submit(print).result(60)
 
 
 def test_a_worker_gets_what_is_shared_once_and_its_resources_are_booked():
@@ -219,7 +219,7 @@ def test_a_worker_gets_what_is_shared_once_and_its_resources_are_booked():
         assert first[3] == {"nvenc": 1}
         first[-1].set_result(None)
         client.wait_for(2)[1][-1].set_result(None)
-        assert [future.result(5) for future in futures] == [None, None]
+        assert [future.result(60) for future in futures] == [None, None]
         assert client.sent == [({"much": 1}, "a")]
 
 
@@ -235,7 +235,7 @@ def test_what_a_dead_worker_had_is_done_elsewhere():
         assert address == "b"
         assert lost.cancelled()
         done.set_result("here")
-        assert future.result(5) == "here"
+        assert future.result(60) == "here"
 
 
 def test_a_task_that_kills_its_workers_fails_with_a_reason():
@@ -247,11 +247,11 @@ def test_a_task_that_kills_its_workers_fails_with_a_reason():
             client.threads = {name: 1}
             assert client.wait_for(number)[-1][0] == name
             client.threads = {}
-        assert str(future.exception(5)) == "2 workers died while they had it, the last was b"
+        assert str(future.exception(60)) == "2 workers died while they had it, the last was b"
         client.threads = {"c": 1}
         other = crew.submit(print, "harmless")
         client.wait_for(3)[-1][-1].set_result("done")
-        assert other.result(5) == "done"
+        assert other.result(60) == "done"
 
 
 def test_the_neighbours_of_a_task_that_kills_stay_together_until_one_more_death_is_the_last():
@@ -268,7 +268,7 @@ def test_the_neighbours_of_a_task_that_kills_stay_together_until_one_more_death_
         assert (address, len(client.calls)) == ("c", 5)
         alone.set_result(None)
         client.wait_for(6)[5][-1].set_result(None)
-        assert [future.result(5) for future in futures] == [None, None]
+        assert [future.result(60) for future in futures] == [None, None]
 
 
 def lacks_gpu(reports):
@@ -291,18 +291,18 @@ def test_who_can_do_what_the_first_lack_is_waited_for():
         assert not crew.muster().done()
         client.reports["d"] = {}, "gpu"
         client.threads = {"a": 1, "b": 1, "d": 1}
-        assert crew.muster().result(5) == {"a": "a", "b": "neither", "d": "gpu"}
+        assert crew.muster().result(60) == {"a": "a", "b": "neither", "d": "gpu"}
         assert crew.news() == []
 
 
 def test_those_who_lack_something_are_told_after_the_time_for_others():
     client = Played(a=1)
     with crew_of(client, lacks=lacks_gpu, worker_s=0.3) as crew:
-        assert crew.muster().result(5) == {"a": "a"}
+        assert crew.muster().result(60) == {"a": "a"}
         crew.admit(take_all)
         future = crew.submit(print)
         client.wait_for(1)[0][-1].set_result("done")
-        assert future.result(5) == "done"
+        assert future.result(60) == "done"
 
 
 def test_where_the_one_who_lacks_something_goes_nobody_is_left():
@@ -311,7 +311,7 @@ def test_where_the_one_who_lacks_something_goes_nobody_is_left():
         wait_for(lambda: "nvenc" in crew.remark)
         client.threads = {}
         with pytest.raises(LostCluster, match=r"no worker was there for 0\.5 s"):
-            crew.muster().result(5)
+            crew.muster().result(60)
 
 
 def test_a_long_pause_of_the_crew_is_no_silence_of_the_scheduler():
@@ -321,12 +321,12 @@ def test_a_long_pause_of_the_crew_is_no_silence_of_the_scheduler():
         crew.admit(take_all)
         future = crew.submit(print)
         client.wait_for(1)[0][-1].set_result("done")
-        assert future.result(5) == "done"
+        assert future.result(60) == "done"
         time.sleep(0.1)
-        assert crew.muster().result(5) == {"a": "a"}
+        assert crew.muster().result(60) == {"a": "a"}
         another = crew.submit(print)
         client.wait_for(2)[1][-1].set_result("too")
-        assert another.result(5) == "too"
+        assert another.result(60) == "too"
 
 
 def test_a_scheduler_that_answers_no_more_is_lost_in_time():
@@ -337,20 +337,20 @@ def test_a_scheduler_that_answers_no_more_is_lost_in_time():
         client.wait_for(1)
         client.hangs = True
         with pytest.raises(LostCluster, match="the scheduler was lost"):
-            future.result(5)
+            future.result(60)
 
 
 def test_an_error_in_the_block_is_not_kept_back_by_a_call_that_hangs():
     client = Played(a=1)
-    client.scatter_s = 3.0
+    client.scatter_s = 8.0
     crew = crew_of(client, shared=1, connect_s=0.2)
-    crew.muster().result(5)
+    crew.muster().result(60)
     threading.Thread(target=crew.admit, args=(take_all,), daemon=True).start()
     time.sleep(0.2)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), crew:
         raise KeyboardInterrupt
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
 
 
 class Killed(Exception):
@@ -373,7 +373,7 @@ def test_a_worker_that_came_back_under_its_address_is_looked_at_anew(how):
             lost.cancel()
             lost.set_running_or_notify_cancel()
         client.wait_for(2)[1][-1].set_result("again")
-        assert future.result(5) == "again"
+        assert future.result(60) == "again"
         assert client.sent == [(1, "a")] * 2
 
 
@@ -388,7 +388,7 @@ def test_a_worker_that_finds_itself_unfit_gets_no_more_and_is_not_blamed():
         address, *_, done = client.wait_for(2)[1]
         assert address == "b"
         done.set_result("there")
-        assert future.result(5) == "there"
+        assert future.result(60) == "there"
         assert "left out: a: its disk is gone" in crew.news()
 
 
@@ -398,7 +398,7 @@ def test_workers_that_are_unfit_are_told_of_once_by_their_reason():
         client.reports[name] = UnfitWorker("does not see it")
     client.reports["e"] = ModuleNotFoundError("No module named 'loso'")
     with crew_of(client) as crew:
-        assert crew.muster().result(5) == {"f": "f"}
+        assert crew.muster().result(60) == {"f": "f"}
         crew.admit(take_all)
         wait_for(lambda: crew.remark == "1 worker")
         assert crew.news() == [
@@ -411,17 +411,17 @@ def test_where_no_worker_is_fit_all_reasons_are_said_at_once():
     client = Played(a=1, b=1)
     client.reports = {"a": UnfitWorker("too old"), "b": UnfitWorker("too new")}
     with crew_of(client) as crew, pytest.raises(CannotRun) as refusal:
-        crew.muster().result(5)
+        crew.muster().result(60)
     assert str(refusal.value) == "tcp://s:1: no worker can be used, found a: too old; b: too new"
     with pytest.raises(CannotRun, match="no worker can be used"):
-        crew.submit(print).result(5)
+        crew.submit(print).result(60)
 
 
 def test_another_version_of_loso_is_refused_with_both():
     client = Played(a=1)
     client.version = "99.0"
     with crew_of(client) as crew, pytest.raises(CannotRun) as refusal:
-        crew.muster().result(5)
+        crew.muster().result(60)
     ours = Crew_version()
     assert str(refusal.value) == (
         "tcp://s:1: no worker can be used, "
@@ -435,7 +435,7 @@ def test_a_worker_that_does_not_answer_is_not_waited_for():
     with crew_of(client, look_s=0.4) as crew:
         wait_for(lambda: crew.remark == "looking at 1 worker")
         assert not crew.muster().done()
-        assert crew.muster().result(5) == {"a": "a"}
+        assert crew.muster().result(60) == {"a": "a"}
         crew.admit(take_all)
         wait_for(lambda: crew.news() == ["left out: b: no answer within 0.4 s"])
 
@@ -450,7 +450,7 @@ def test_a_late_worker_is_looked_at_and_joins():
         client.threads["late"] = 1
         address, *_, done = client.wait_for(1)[0]
         done.set_result(address)
-        assert future.result(5) == "late"
+        assert future.result(60) == "late"
 
 
 def test_where_nobody_comes_all_that_waits_is_given_up():
@@ -460,13 +460,13 @@ def test_where_nobody_comes_all_that_waits_is_given_up():
         future = crew.get_executor(skill="nvenc").submit(print)
         wait_for(lambda: crew.remark.startswith("no worker for nvenc is there: waiting 0 s"))
         with pytest.raises(LostCluster) as refusal:
-            future.result(5)
+            future.result(60)
     assert str(refusal.value) == (
         "tcp://s:1: no worker for nvenc was there for 0.3 s; "
         "start one with: dask worker tcp://s:1; then give the same command"
     )
     with crew_of(Played(), worker_s=0.1) as crew, pytest.raises(LostCluster):
-        crew.muster().result(5)
+        crew.muster().result(60)
 
 
 def test_a_scheduler_that_is_gone_ends_all_that_waits():
@@ -478,13 +478,13 @@ def test_a_scheduler_that_is_gone_ends_all_that_waits():
         client.status = "connecting"
         for future in futures:
             with pytest.raises(LostCluster) as refusal:
-                future.result(5)
+                future.result(60)
         assert str(refusal.value) == (
             "tcp://s:1: the scheduler was lost; "
             "start it and its workers again, then give the same command"
         )
         with pytest.raises(LostCluster):
-            crew.submit(print).result(5)
+            crew.submit(print).result(60)
 
 
 def test_an_error_in_the_block_cancels_what_is_at_work():
@@ -551,6 +551,7 @@ def test_without_distributed_pip_is_named(monkeypatch):
 
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_scheduler_that_does_not_answer_is_refused_in_time(listens):
+    pytest.importorskip("distributed")  # whose import may take as long
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         if not listens:
@@ -561,7 +562,7 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_time(listens):
             connect(address, ClusterLimits(connect_s=0.5)),
         ):
             pass
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
     text = str(refusal.value)
     assert text.startswith(f"--scheduler {address}: no scheduler can be reached (")
     assert text.endswith("); start one with: dask scheduler")
@@ -571,10 +572,10 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_time(listens):
 def test_a_client_that_connects_too_late_is_closed(monkeypatch):
     import distributed
 
-    closed = threading.Event()
+    given_up, closed = threading.Event(), threading.Event()
 
-    def client(*_, timeout, **__):
-        time.sleep(timeout + 1.2)
+    def client(*_, **__):
+        given_up.wait(60)
         return SimpleNamespace(close=closed.set)
 
     monkeypatch.setattr(distributed, "Client", client)
@@ -583,7 +584,8 @@ def test_a_client_that_connects_too_late_is_closed(monkeypatch):
         connect("tcp://h:1", ClusterLimits(connect_s=0.1)),
     ):
         pass
-    assert closed.wait(5)
+    given_up.set()
+    assert closed.wait(60)
 
 
 def test_dask_says_nothing_on_the_terminal():
