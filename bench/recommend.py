@@ -419,6 +419,8 @@ def judged(asked: Sequence[Asked], truths: Mapping[tuple[str, str], Truth]) -> l
         truth = truths[one.clip, one.encoder]
         best = truth.cheapest(one.target)
         beside = rival[one.clip, one.encoder, one.target]
+        # The file itself: of whole encodes it is one of those, segments leave it to be coded.
+        more = beside.seconds / beside.encodes if one.way.startswith("segments") else 0.0
         row = asdict(one) | {
             "best": best,
             "score": truth.scores.get(one.place),
@@ -426,6 +428,7 @@ def judged(asked: Sequence[Asked], truths: Mapping[tuple[str, str], Truth]) -> l
             "steps": None,
             "percent": None,
             "seconds_ratio": one.seconds / beside.seconds,
+            "seconds_with_file_ratio": (one.seconds + more) / beside.seconds,
             "core_seconds_ratio": one.core_seconds / beside.core_seconds,
             "frames_ratio": one.frames / beside.frames,
         }
@@ -439,7 +442,10 @@ def judged(asked: Sequence[Asked], truths: Mapping[tuple[str, str], Truth]) -> l
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the figures of each kind of clips, encoder and way."""
+    """Return the figures of each kind of clips, encoder and way; of long ones by origin as well."""
+    rows = [*rows]
+    for row in [row for row in rows if row["kind"] == "long"]:
+        rows.append(row | {"kind": "synthetic" if row["clip"] in SYNTHETIC else "spliced"})
     keys = dict.fromkeys((row["kind"], row["encoder"], row["way"]) for row in rows)
     found = []
     for key in sorted(keys):
@@ -452,7 +458,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "answers": len(given),
             "met": len(kept),
             "settled": sum(row["settled"] for row in given),
-            "short_by": max((row["target"] - row["score"] for row in given), default=0.0),
+            "short_by": max([0.0, *(row["target"] - row["score"] for row in given)]),
             "steps": statistics.median(row["steps"] for row in given) if given else None,
             "most_steps": max((row["steps"] for row in given), default=None),
             "percent": statistics.median(percent) if percent else None,
@@ -460,7 +466,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "encodes": statistics.mean(row["encodes"] for row in own),
             "seconds": statistics.median(row["seconds"] for row in own),
         }
-        for name in ("seconds_ratio", "core_seconds_ratio", "frames_ratio"):
+        for name in (name for name in own[0] if name.endswith("_ratio")):
             by_clip: dict[str, list[float]] = {}
             for row in own:
                 by_clip.setdefault(row["clip"], []).append(row[name])
@@ -633,15 +639,17 @@ def _print(result: dict[str, Any]) -> None:
     spent = result["calibration"]
     print(f"calibrating on {spent['clips']} long clips, once: {spent['seconds']:.0f} s")
     print(
-        f"{'':33}{'met':>9}{'':3}{'short by':>8}{'steps':>7}{'most':>5}{'bitrate':>9}{'most':>7}"
-        f"{'encodes':>9}{'seconds':>9}{'ratio':>7}{'cores':>7}{'frames':>8}"
+        f"{'':37}{'met':>9}{'':3}{'short by':>8}{'steps':>7}{'most':>5}{'bitrate':>9}{'most':>7}"
+        f"{'encodes':>9}{'seconds':>9}{'ratio':>7}{'file':>6}{'cores':>7}"
+        f"{'frames':>8}"
     )
     for of in result["summary"]:
-        line = f"{of['kind']:6}{of['encoder']:11}{of['way']:16}"
+        line = f"{of['kind']:10}{of['encoder']:11}{of['way']:16}"
         line += f"{of['met']:>4} of {of['answers']:<3}/{of['questions']:<3}{of['short_by']:7.2f}"
         line += f"{of['steps']:7.1f}{of['most_steps']:5}{of['percent']:8.1f}%"
         line += f"{of['most_percent']:6.1f}%{of['encodes']:9.2f}{of['seconds']:9.2f}"
-        line += f"{of['seconds_ratio']:7.2f}{of['core_seconds_ratio']:7.2f}"
+        line += f"{of['seconds_ratio']:7.2f}{of['seconds_with_file_ratio']:6.2f}"
+        line += f"{of['core_seconds_ratio']:7.2f}"
         print(f"{line}{of['frames_ratio']:8.2f}")
     print()
     for of in result["truth"]:
@@ -649,7 +657,7 @@ def _print(result: dict[str, Any]) -> None:
         errors = [of["segments"][at] - of["scores"][at] for at in of["segments"]]
         off = f", segments {min(errors):+.2f}..{max(errors):+.2f}" if errors else ""
         print(
-            f"{of['clip']:24}{of['encoder']:11}{low:3}..{high:<3}{len(of['rises']):3} rises, "
+            f"{of['clip']:28}{of['encoder']:11}{low:3}..{high:<3}{len(of['rises']):3} rises, "
             f"most {max(of['rises'], default=0.0):.3f}{off}"
         )
     print()
