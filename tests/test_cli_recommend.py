@@ -142,6 +142,8 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
         ),
         (("--target", "80", "--height", "144"), 2, "--height is above the reference's"),
         (("--target", "80", "--fps", "fast"), 2, "--fps: not a frame rate"),
+        (("--target", "80", "--fps", "ant2=25"), 2, "--fps: names no clip of this build"),
+        (("--target", "80", "--scheduler", "x", "--jobs", "1"), 2, "--jobs is for this machine"),
         (("--target", "80", "--ffmpeg", "nowhere"), 3, "--ffmpeg nowhere: this ffmpeg"),
     ],
 )
@@ -294,6 +296,165 @@ def test_other_clips_that_are_too_short_to_cut_up_say_nothing(loso, long_clips, 
     assert "warning: ant is too short to be cut up, and says nothing of segments\n" in err
     record = json.loads(out)
     assert record["codings"][0]["answers"][0]["n_calibration_sources"] == 4
+
+
+def test_a_second_question_decodes_nothing_to_choose_its_segments_again(
+    loso, long_clips, monkeypatch
+):
+    words = (long_clips[0], *FAST, *PARTS, "--target", "85", "--json")
+    _, first, _ = loso(*words)
+    monkeypatch.setattr("loso.corpus.place.scan_clip", lambda *_, **__: pytest.fail("looked again"))
+    code, second, _ = loso(*words)
+    assert code == 0
+    one, other = (json.loads(text)["codings"][0]["segments"] for text in (first, second))
+    assert one == other
+
+
+# -- Several heights, several clips, other metrics ------------------------------------------------
+
+
+def test_heights_are_compared_and_their_hull_told(loso, clip):
+    words = (clip, *FAST, "--step", "3", "--height", "72,36", "--ladder", "85,40")
+    code, out, _ = loso(*words)
+    assert code == 0
+    titles, *rows = out.splitlines()[2:]
+    assert titles.split()[2] == "height"
+    assert [row.split()[2:4] for row in rows[:4]] == [
+        ["72", "85"],
+        ["72", "40"],
+        ["36", "85"],
+        ["36", "40"],
+    ]
+    assert "out of reach" in rows[2]
+    (told,) = [row for row in rows if row.startswith("libx264 ultrafast, convex hull: ")]
+    assert re.search(r"72 from \d+ kbit/s \(\d+\.\d\d\)$", told)
+
+    _, out, _ = loso(*words, "--json")
+    record = json.loads(out)
+    (hull,) = record["hulls"]
+    points = [(point["bitrate_kbps"], point["score"]) for point in hull["points"]]
+    assert points == sorted(points)
+    assert record["cheapest"][0] == 0  # only the whole height reaches 85
+    for at, best in enumerate(record["cheapest"]):
+        costs = [coding["answers"][at]["bitrate_kbps"] for coding in record["codings"]]
+        assert costs[best] == min(cost for cost in costs if cost is not None)
+
+
+def test_heights_above_a_clip_are_left_out_unless_all_are(loso, clip):
+    code, out, err = loso(clip, *FAST, "--step", "3", "--height", "144,36", "--target", "30")
+    assert code == 0
+    assert "warning: ant is 72 high: not coded at 144\n" in err
+    assert out.startswith("ant, libx264 ultrafast at height 36: quality ")
+
+
+@pytest.fixture
+def second(tmp_path):
+    path = tmp_path / "bee.mkv"
+    source = ["-f", "lavfi", "-i", "testsrc2=size=128x72:rate=25", "-frames:v", "4"]
+    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
+    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
+    return path
+
+
+def test_several_clips_are_answered_each_by_itself(loso, clip, second, tmp_path):
+    words = (*FAST, "--step", "3", "--target", "80")
+    code, out, _ = loso(clip, second, *words, "--apply", "coded", "--json")
+    assert code == 0
+    together = [json.loads(line) for line in out.splitlines()]
+    assert [record["clip"]["src"] for record in together] == ["ant", "bee"]
+    assert sorted(path.name for path in (tmp_path / "coded").iterdir()) == ["ant.mkv", "bee.mkv"]
+    for path, record in zip((clip, second), together, strict=True):
+        code, out, _ = loso(path, *words, "--json", "--parts", f"{path}.parts")
+        alone = json.loads(out)
+        assert code == 0
+        assert alone["codings"][0]["answers"] == record["codings"][0]["answers"]
+    code, out, _ = loso(second, clip, *words)
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines() if ": quality" in line] == [
+        "bee",
+        "ant",
+    ]
+
+
+def test_a_clip_without_an_answer_does_not_take_the_others_with_it(loso, clip, second):
+    code, out, err = loso(clip, second, *FAST, "--step", "17", "--ladder", "99.9,30", "--json")
+    records = [json.loads(line) for line in out.splitlines()]
+    missing = [record["cheapest"][0] is None for record in records[:2]]
+    assert (code, records[2]["error"]) == (1, "Incomplete")
+    assert f"{sum(missing)} of 2 clips have no answer that holds; their reasons stand above" in err
+    assert err.count("failed: ") == sum(missing) > 0
+    assert all(record["cheapest"][1] is not None for record in records[:2])
+
+
+def test_a_clip_whose_encodes_fail_does_not_take_the_others_with_it(
+    loso, clip, second, monkeypatch
+):
+    from loso.corpus import cells
+    from loso.errors import CannotRun
+
+    def fail(own, *args, **options):
+        if own.src == "ant":
+            raise CannotRun("the driver had a bad moment")
+        return measure(own, *args, **options)
+
+    measure = cells.measure
+    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+    code, out, err = loso(clip, second, *FAST, "--step", "3", "--target", "80", "--json")
+    failed, answered, refusal = map(json.loads, out.splitlines())
+    assert (code, refusal["error"]) == (1, "Incomplete")
+    assert failed["failures"] == ["the driver had a bad moment"]
+    assert (failed["codings"], failed["cheapest"]) == ([], [None])
+    assert answered["cheapest"] == [0]
+    assert "failed: the driver had a bad moment\n" in err
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "file"])
+def test_of_several_clips_the_coded_ones_go_into_a_folder(loso, clip, second, tmp_path, name):
+    (tmp_path / "file").touch()
+    code, _, err = loso(clip, second, *FAST, "--target", "80", "--apply", name)
+    assert code == 2
+    assert "--apply: of several clips it is a folder" in err
+
+
+def test_a_coded_clip_that_would_replace_its_source_is_refused(loso, clip, second):
+    code, _, err = loso(clip, second, *FAST, "--target", "80", "--apply", ".")
+    assert code == 2
+    assert "--apply: would take the place of the clip" in err
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "pattern"),
+    [("psnr", "36", r"psnr_avg:([\d.]+)"), ("ssim", "0.95", r"Y:([\d.]+)")],
+)
+def test_other_metrics_are_those_of_ffmpeg_s_own_filters(loso, clip, metric, target, pattern):
+    words = (*FAST, "--metric", metric, "--target", target, "--apply", "out.mkv", "--json")
+    code, out, _ = loso(clip, *words)
+    record = json.loads(out)
+    applied = record["applied"]
+    assert (code, record["metric"], applied["held"]) == (0, metric, True)
+    assert applied["score"] >= float(target)
+    gray = "[0:v]extractplanes=y[a];[1:v]extractplanes=y[b]"  # the luma alone, as libvmaf has it
+    graph = f"{gray};[a][b]{metric}=stats_file=-"
+    done = subprocess.run(
+        [
+            *(find_ffmpeg().path, "-loglevel", "error", "-i", "out.mkv", "-i", clip),
+            *("-filter_complex", graph, "-f", "null", "-"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    frames = [float(value) for value in re.findall(pattern, done.stdout)]
+    assert len(frames) == 4
+    # ffmpeg's SSIM takes blocks of 8 with steps of 4, libvmaf's a Gaussian window.
+    tolerance = 0.01 if metric == "psnr" else 0.03
+    assert applied["score"] == pytest.approx(sum(frames) / 4, abs=tolerance)
+
+
+def test_a_score_of_ssim_is_told_to_four_digits(loso, clip):
+    code, out, _ = loso(clip, *FAST, "--metric", "ssim", "--target", "0.9")
+    assert code == 0
+    assert re.search(r"scores 0\.9\d{3} \(ssim, mean\)", out)
 
 
 def test_an_unreadable_clip_is_refused(loso, tmp_path):

@@ -5,10 +5,14 @@ A probe is a cell of a corpus: what a build has measured is found here, and the 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from loso.corpus.cells import Way
 from loso.corpus.choices import Choice
@@ -19,6 +23,7 @@ from loso.corpus.prepare import mark_of, refuse_names, tools_of, trials_of, warn
 from loso.corpus.remote import place_of
 from loso.errors import BadSettings, CannotRun
 from loso.executors import Cluster
+from loso.files import read_hashed, write_hashed
 from loso.progress import Progress, silent
 from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out
 from loso.video.clips import Clip
@@ -95,12 +100,37 @@ class Desk:
         ]
 
     def _scan(self, clips: Sequence[Clip]) -> list[Scan]:
-        futures = [self.place.scan(clip) for clip in clips]
+        """Return the scan of each clip; those that are not stored are made, and kept."""
+        files = [self.store.folder / f"{_scan_mark(clip, self.ffmpeg)}.scan" for clip in clips]
+        scans = [_stored_scan(file, clip) for file, clip in zip(files, clips, strict=True)]
+        futures = {at: self.place.scan(clip) for at, clip in enumerate(clips) if scans[at] is None}
         done = 0
-        for future in self.place.follow(futures):
+        for future in self.place.follow(list(futures.values())):
             done += future is not None
             self.progress(done, len(futures), "looking for cuts and motion")
-        return [future.result() for future in futures]
+        for at, future in futures.items():
+            scans[at] = scan = future.result()
+            told = {"activity": scan.activity.tolist(), "is_cut": scan.is_cut.tolist()}
+            write_hashed(files[at], json.dumps(told))
+        return [scan for scan in scans if scan is not None]
+
+
+def _scan_mark(clip: Clip, ffmpeg: Ffmpeg) -> str:
+    """Return the name of a clip's scan: it changes with whatever can change what is seen."""
+    content = (clip.sha256, clip.filters, clip.frames, clip.height, ffmpeg.version)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _stored_scan(file: Path, clip: Clip) -> Scan | None:
+    """Return a scan that is stored, None where there is none of so many frames."""
+    try:
+        content = read_hashed(file)
+        activity = np.array(content["activity"], dtype=np.float64)
+        is_cut = np.array(content["is_cut"], dtype=np.bool_)
+    except (ValueError, LookupError, TypeError):  # none, or JSON of another shape
+        return None
+    whole = activity.shape == is_cut.shape == (clip.frames,)
+    return Scan(activity, is_cut) if whole else None
 
 
 @contextmanager

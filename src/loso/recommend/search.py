@@ -75,10 +75,11 @@ def next_setting(
 ) -> int | None:
     """Return the setting whose probe settles most, None where the answer is settled.
 
-    `scores` stand in the order in which they were probed, the last `made` by this search. That is the open setting whose score is
-    thought to be nearest the target: whether it meets it is then nearest to even, and of the yes
-    and no that a probe gives such a one tells most. Where two probes in a row left more than half
-    of what was open, the next halves it, so that no curve leads the search astray for long.
+    `scores` stand in the order in which they were probed, the last `made` by this search. It is the
+    open setting whose score is thought to be nearest the target: whether it meets it is then
+    nearest to even, and of the yes and no that a probe gives such a one tells most. Where two
+    probes in a row left more than half of what was open, the next halves it, so that no curve leads
+    the search astray for long.
     """
     bracket = bracket_of(scores, target, n_settings)
     if bracket.settled:
