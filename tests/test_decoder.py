@@ -248,6 +248,21 @@ def test_a_python_that_is_not_there_is_said(monkeypatch):
         read_parquet(SMALL)
 
 
+def test_a_ctrl_c_before_it_is_ready_leaves_no_half_asked_process(monkeypatch):
+    read_parquet(SMALL)
+    first = child()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "_killed_after", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read_parquet(SMALL)
+    assert first.returncode == -9
+    assert read_parquet(SMALL).height == 3
+
+
 def test_ctrl_c_does_not_leave_the_process_behind(program, monkeypatch):
     program("d.decode = lambda *_: time.sleep(600)")
     started = []

@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -87,7 +86,7 @@ _THREADS: Final = "4"
 """More take more memory at a time, and hardly less time."""
 
 _START_S: Final = 60.0
-_DECODE_S: Final = 60.0
+_DECODE_S: Final = 20.0
 _BYTES_A_SECOND: Final = 2**20
 """Beyond `_DECODE_S`: a busy machine decodes fifty times as many."""
 
@@ -130,8 +129,8 @@ class _Decoder:
     def decode(self, content: bytes) -> pl.DataFrame:
         limit_s = _DECODE_S + len(content) / _BYTES_A_SECOND
         with self._turn:
-            child = self._awake(len(content))
             try:
+                child = self._awake(len(content))
                 with _killed_after(limit_s, child) as late:
                     requests, answers = _pipes(child)
                     requests.write(content)
@@ -233,7 +232,7 @@ def _block(answers: IO[bytes]) -> bytes:
 
 def _death(code: int, limit_s: float | None) -> Exception:
     """Return what is said of a file whose decoding has ended the process."""
-    if limit_s is None and code == -signal.SIGKILL:
+    if limit_s is None and code == -9:
         return CannotRun(
             "decoding Parquet was ended by signal 9, as systems short of memory do",
             fix="free memory, and try again",
