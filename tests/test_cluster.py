@@ -1,5 +1,6 @@
 """Builds and trainings on a real scheduler with real workers, some of which come to harm."""
 
+import json
 import os
 import re
 import shlex
@@ -730,3 +731,28 @@ def test_a_host_that_is_cut_off_is_made_up_for(clips, ffmpeg, local, tmp_path, m
         (tmp_path / "go").touch()
         assert build.result().missing == {}
         assert out.read_bytes() == local
+
+
+# -- Recommendations ------------------------------------------------------------------------------
+
+
+def test_a_question_to_a_cluster_has_the_answers_of_one_machine(peace, loso, ffmpeg, tmp_path):
+    paths = []
+    for name, picture in (("ant", "mandelbrot"), ("bee", "testsrc2")):
+        paths.append(tmp_path / f"{name}.mkv")
+        source = ["-f", "lavfi", "-i", f"{picture}=size=64x48:rate=25", "-frames:v", "40"]
+        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{paths[-1]}"]
+        subprocess.run([ffmpeg.path, "-loglevel", "error", *source, *coding], check=True)
+    words = ["recommend", *paths, "--encoder", "libx264", "--preset", "ultrafast", "--step", 3]
+    words += ["--target", 70, "--segments", 2, "--segment-seconds", 0.4, "--json"]
+    answers = []
+    for name, where in (("near", ()), ("far", ("--scheduler", peace.address))):
+        code, out, err = loso(*words, *where, "--parts", tmp_path / name)
+        assert code == 0, err
+        assert ("2 workers" in err) == (name == "far")
+        records = [json.loads(line) for line in out.splitlines()]
+        answers.append([coding["answers"] for record in records for coding in record["codings"]])
+    assert answers[0] == answers[1]
+    near, far = (sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("near", "far"))
+    assert [name for name in near if name != ".lock"] == [name for name in far if name != ".lock"]
+    assert {Path(name).suffix for name in near} >= {".part", ".scan"}
