@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from loso.corpus.choices import Choice
 from loso.errors import LosoError
@@ -69,6 +70,8 @@ def ask(
     shares = 2 if judge.estimates else 1
     each = None if confidence is None else 1.0 - (1.0 - confidence) / shares
     grounds = Grounds(desk, known if long else (), judge, question, confidence=each, say=say)
+    for choice, target in product(choices, question.targets):  # refused before the work
+        judge.bound(choice.encoder.name, target, each if long else confidence)
     grounds.measure(long, [*dict.fromkeys(way for own in ways for way in own)])
     subjects = [
         (Subject.of(desk, clip, way, judge, question, segments=segments), way)
