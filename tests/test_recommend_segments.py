@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loso.corpus.choices import read_choices
+from loso.corpus.plan import BuildSettings
 from loso.errors import CannotRun
+from loso.recommend.desk import at_desk
 from loso.recommend.judge import MetricJudge
-from loso.recommend.segments import Sampling, choose_segments, cut_out
+from loso.recommend.segments import Sampling, choose_segments, cut_out, seek_to
+from loso.recommend.work import carry_out
 from loso.video.clips import ClipSettings, open_clip
 from loso.video.encoders import ENCODERS, Rate
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
@@ -89,6 +93,7 @@ def session():
 def test_a_look_at_a_clip_finds_its_cuts_and_its_motion(two_scenes, session, tmp_path):
     clip = open_clip(two_scenes, ClipSettings(), session, timeout_s=60)
     scan = scan_clip(clip, session, folder=tmp_path, timeout_s=60)
+    assert [len(set(scan.frames[:20])), len(set(scan.frames))] == [1, 21]
     assert np.flatnonzero(scan.is_cut).tolist() == [20]
     assert scan.activity[1:20].max() == 0.0
     assert scan.activity[21:].min() > 0.0
@@ -129,6 +134,81 @@ def test_a_segment_is_that_part_of_the_clip(two_scenes, session, tmp_path, setti
     assert segment.first == 17
     assert found[0].vmaf == found[1].vmaf
     assert found[0].packet_bytes == found[1].packet_bytes
+
+
+def long_clip(path, *coding):
+    """Two seconds that move, coded with key frames far apart."""
+    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x96:rate=25", "-frames:v", "50"]
+    words = ["-vf", "format=yuv420p", "-c:v", "libx264", "-g", "20", *coding, f"{path}"]
+    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *words], check=True)
+    return path
+
+
+def desk_for(path, folder):
+    choices = read_choices(["libx264"], quality=["30"], preset=["ultrafast"])
+    settings = BuildSettings(choices=choices, clips=ClipSettings(fps=Fraction(25)))
+    return at_desk([path], settings, find_ffmpeg(), parts=folder / "parts")
+
+
+def measured(desk, segments):
+    """What a desk measures of segments that are coded in turn."""
+    cells = [
+        desk.cell(each.clip, desk.settings.choices[0], Rate("quality", 30)) for each in segments
+    ]
+
+    def work():
+        return (yield cells)
+
+    (probes,) = carry_out(desk, [work()])
+    return [(probe.measured.vmaf, probe.measured.packet_bytes) for probe in probes]
+
+
+def test_a_segment_that_a_seek_reaches_exactly_is_reached_so_and_measures_the_same(tmp_path):
+    path = long_clip(tmp_path / "ant.mkv")
+    with desk_for(path, tmp_path) as desk:
+        (segments,) = desk.cut(desk.clips, Sampling(seconds=0.3, number=3))
+        assert all(segment.clip.input[0] == "-ss" for segment in segments if segment.first)
+        assert segments[-1].first > 20
+        firsts = [segment.first for segment in segments]
+        decoded = cut_out(desk.clips[0], firsts, segments[0].clip.frames)
+        assert segments != decoded
+        assert measured(desk, segments) == measured(desk, decoded)
+
+
+def a_frame_later(segment):
+    """A seek that misses by one frame."""
+    there = seek_to(segment)
+    return there and replace(
+        there,
+        clip=replace(
+            there.clip, input=("-ss", f"{float(there.clip.input[1]) + 0.04}", *there.clip.input[2:])
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "seek"),
+    [("ant.264", seek_to), ("ant.mkv", a_frame_later)],
+    ids=["a bare stream has no times to seek by", "missed by a frame"],
+)
+def test_where_a_seek_leads_elsewhere_every_frame_before_is_decoded(
+    tmp_path, monkeypatch, name, seek
+):
+    path = long_clip(tmp_path / name)
+    monkeypatch.setattr("loso.recommend.desk.seek_to", seek)
+    with desk_for(path, tmp_path) as desk:
+        (segments,) = desk.cut(desk.clips, Sampling(seconds=0.3, number=3))
+        firsts = [segment.first for segment in segments]
+        assert segments == cut_out(desk.clips[0], firsts, segments[0].clip.frames)
+
+
+def test_no_frame_is_sought_in_a_clip_that_begins_late_nor_the_first_one(two_scenes, session):
+    whole = open_clip(two_scenes, ClipSettings(), session, timeout_s=60)
+    late = open_clip(two_scenes, ClipSettings(start_s=0.2, frames=30), session, timeout_s=60)
+    first, second = cut_out(whole, [0, 17], 8)
+    assert seek_to(first) is None
+    assert seek_to(second).clip.input[:2] == ("-ss", "0.660000")
+    assert seek_to(cut_out(late, [17], 8)[0]) is None
 
 
 def test_the_first_frame_of_a_segment_does_not_count():

@@ -21,11 +21,11 @@ from loso.corpus.place import Looked, Place
 from loso.corpus.plan import BuildSettings, Cell, cell_of
 from loso.corpus.prepare import mark_of, refuse_names, tools_of, trials_of, warnings_of
 from loso.corpus.remote import place_of
-from loso.errors import BadSettings, CannotRun
+from loso.errors import BadSettings, CannotRun, LostCluster
 from loso.executors import Cluster
 from loso.files import read_hashed, write_hashed
 from loso.progress import Progress, silent
-from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out
+from loso.recommend.segments import Sampling, Segment, choose_segments, cut_out, seek_to
 from loso.video.clips import Clip
 from loso.video.encoders import Rate
 from loso.video.ffmpeg import Ffmpeg
@@ -93,31 +93,58 @@ class Desk:
         """Return for each clip the segments that stand for it; none where all of it is coded."""
         counts = [sampling.counts(clip) for clip in clips]
         long = [clip for clip, (number, _) in zip(clips, counts, strict=True) if number]
-        scans = dict(zip(long, self._scan(long), strict=True))
-        return [
-            cut_out(clip, choose_segments(scans[clip], number, length), length) if number else ()
-            for clip, (number, length) in zip(clips, counts, strict=True)
-        ]
+        scans = dict(zip(long, self._scan(long, "looking for cuts and motion"), strict=True))
+        frames: dict[Segment, tuple[str, ...]] = {}
+        cuts = []
+        for clip, (number, length) in zip(clips, counts, strict=True):
+            scan = scans.get(clip)
+            if isinstance(scan, CannotRun):
+                raise scan
+            firsts = () if scan is None else choose_segments(scan, number, length)
+            cuts.append(cut_out(clip, firsts, length))
+            if scan is not None:
+                frames |= {each: scan.frames[each.first :][:length] for each in cuts[-1]}
+        reached = self._reached(frames)
+        return [tuple(reached.get(segment, segment) for segment in own) for own in cuts]
 
-    def _scan(self, clips: Sequence[Clip]) -> list[Scan]:
-        """Return the scan of each clip; those that are not stored are made, and kept."""
+    def _reached(self, frames: Mapping[Segment, tuple[str, ...]]) -> dict[Segment, Segment]:
+        """Return the segments that a seek reaches too: it was seen to give the same `frames`."""
+        sought = {segment: there for segment in frames if (there := seek_to(segment)) is not None}
+        seen = self._scan([there.clip for there in sought.values()], "trying to seek")
+        return {
+            segment: there
+            for (segment, there), scan in zip(sought.items(), seen, strict=True)
+            if isinstance(scan, Scan) and scan.frames == frames[segment]
+        }
+
+    def _scan(self, clips: Sequence[Clip], note: str) -> list[Scan | CannotRun]:
+        """Return the scan of each clip, or what stood in its way; what is not stored is made."""
         files = [self.store.folder / f"{_scan_mark(clip, self.ffmpeg)}.scan" for clip in clips]
-        scans = [_stored_scan(file, clip) for file, clip in zip(files, clips, strict=True)]
+        scans: list[Scan | CannotRun | None] = [
+            _stored_scan(file, clip) for file, clip in zip(files, clips, strict=True)
+        ]
         futures = {at: self.place.scan(clip) for at, clip in enumerate(clips) if scans[at] is None}
         done = 0
         for future in self.place.follow(list(futures.values())):
             done += future is not None
-            self.progress(done, len(futures), "looking for cuts and motion")
+            self.progress(done, len(futures), note)
         for at, future in futures.items():
-            scans[at] = scan = future.result()
+            try:
+                scans[at] = scan = future.result()
+            except LostCluster:
+                raise
+            except CannotRun as failure:
+                scans[at] = failure
+                continue
             told = {"activity": scan.activity.tolist(), "is_cut": scan.is_cut.tolist()}
-            write_hashed(files[at], json.dumps(told))
+            write_hashed(files[at], json.dumps(told | {"frames": scan.frames}))
         return [scan for scan in scans if scan is not None]
 
 
 def _scan_mark(clip: Clip, ffmpeg: Ffmpeg) -> str:
     """Return the name of a clip's scan: it changes with whatever can change what is seen."""
-    content = (clip.sha256, clip.filters, clip.frames, clip.height, ffmpeg.version)
+    opening = clip.input[: clip.input.index("-i")]  # without the file's name
+    content = (clip.sha256, opening, clip.filters, clip.frames, clip.height, ffmpeg.version)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -127,10 +154,11 @@ def _stored_scan(file: Path, clip: Clip) -> Scan | None:
         content = read_hashed(file)
         activity = np.array(content["activity"], dtype=np.float64)
         is_cut = np.array(content["is_cut"], dtype=np.bool_)
+        frames = tuple(map(str, content["frames"]))
     except (ValueError, LookupError, TypeError):  # none, or JSON of another shape
         return None
-    whole = activity.shape == is_cut.shape == (clip.frames,)
-    return Scan(activity, is_cut) if whole else None
+    whole = activity.shape == is_cut.shape == (clip.frames,) == (len(frames),)
+    return Scan(activity, is_cut, frames) if whole else None
 
 
 @contextmanager

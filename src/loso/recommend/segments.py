@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
@@ -14,7 +15,7 @@ from loso.errors import BadSettings
 from loso.video.clips import Clip
 from loso.video.scan import Scan
 
-__all__ = ["Sampling", "Segment", "choose_segments", "cut_out"]
+__all__ = ["Sampling", "Segment", "choose_segments", "cut_out", "seek_to"]
 
 _NEAR: Final = 0.05
 """By which a window that starts with a cut may be further from its stretch, in the logarithm."""
@@ -98,4 +99,26 @@ def cut_out(clip: Clip, firsts: Sequence[int], length: int) -> tuple[Segment, ..
             ),
         )
         for first in firsts
+    )
+
+
+def seek_to(segment: Segment) -> Segment | None:
+    """Return the segment as a seek reaches it, None where all frames before it are decoded anyway.
+
+    A long clip's segments would otherwise decode it several times over. Whether these are the same
+    frames has to be seen: seeking is not exact everywhere.
+    """
+    clip, first = segment.clip, segment.first
+    cut = f"trim=start_frame={first}:end_frame={first + clip.frames}"
+    if first == 0 or clip.filters[0] != cut:
+        return None
+    # Between two frames, so that no rounding of a timestamp decides.
+    begins = float((first - Fraction(1, 2)) / clip.fps)
+    return replace(
+        segment,
+        clip=replace(
+            clip,
+            input=("-ss", f"{begins:.6f}", *clip.input),
+            filters=(f"trim=end_frame={clip.frames}", *clip.filters[1:]),
+        ),
     )
