@@ -60,7 +60,7 @@ JUDGE = MetricJudge("vmaf", "mean")
 FPS = 25
 USUAL = {"libx264": (10, 46), "libx265": (10, 46), "libsvtav1": (10, 55)}
 """Where bisection begins: CRF of everyday use. It looks beyond where an end is the answer."""
-SOUND = {"libsvtav1": 3}
+SOUND = {"libsvtav1": 4}
 """The least CRF that the truth is measured at: below it some clips came out undecodable."""
 STRIDE = 5
 """The truth is sampled so far apart first; between the settings about the targets all are coded."""
