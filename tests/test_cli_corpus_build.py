@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from clips import write_picture
 from loso.files import read_json
 from loso.video.encoders import ENCODERS
 from loso.video.ffmpeg import find_ffmpeg
@@ -16,11 +17,7 @@ from loso.video.ffmpeg import find_ffmpeg
 
 @pytest.fixture
 def clip(tmp_path):
-    path = tmp_path / "ant.mkv"
-    source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25", "-frames:v", "4"]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
-    return path
+    return write_picture(tmp_path / "ant.mkv", "testsrc2=size=96x64:rate=25", 4)
 
 
 @pytest.fixture

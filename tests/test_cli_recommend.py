@@ -5,17 +5,14 @@ from functools import partial
 
 import pytest
 
+from clips import write_picture
 from loso.recommend.bdrate import bd_rate
 from loso.video.ffmpeg import find_ffmpeg
 
 
 @pytest.fixture
 def clip(tmp_path):
-    path = tmp_path / "ant.mkv"
-    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "4"]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
-    return path
+    return write_picture(tmp_path / "ant.mkv", "mandelbrot=size=128x72:rate=25", 4)
 
 
 @pytest.fixture
@@ -221,9 +218,7 @@ def long_clips(tmp_path):
     for number in range(6):
         path = tmp_path / f"c{number}.mkv"
         picture = f"mandelbrot=size=64x48:rate=25:start_x=-0.7{number}:end_pts=50"
-        source = ["-f", "lavfi", "-i", picture, "-frames:v", "64"]
-        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-        subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
+        write_picture(path, picture, 64)
         paths.append(path)
     return paths
 
@@ -349,11 +344,7 @@ def test_heights_above_a_clip_are_left_out_unless_all_are(loso, clip):
 
 @pytest.fixture
 def second(tmp_path):
-    path = tmp_path / "bee.mkv"
-    source = ["-f", "lavfi", "-i", "testsrc2=size=128x72:rate=25", "-frames:v", "4"]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
-    return path
+    return write_picture(tmp_path / "bee.mkv", "testsrc2=size=128x72:rate=25", 4)
 
 
 def test_several_clips_are_answered_each_by_itself(loso, clip, second, tmp_path):

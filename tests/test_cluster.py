@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clips import write_picture
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
@@ -122,13 +123,11 @@ def ffmpeg():
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory, ffmpeg):
+def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     paths = [folder / "ant.mkv", folder / "bee.mkv"]
     for path, source in zip(paths, ("mandelbrot", "testsrc2"), strict=True):
-        opening = ["-f", "lavfi", "-i", f"{source}=size=96x64:rate=25", "-frames:v", "4"]
-        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-        subprocess.run([ffmpeg.path, "-loglevel", "error", *opening, *coding], check=True)
+        write_picture(path, f"{source}=size=96x64:rate=25", 4)
     return paths
 
 
@@ -736,13 +735,11 @@ def test_a_host_that_is_cut_off_is_made_up_for(clips, ffmpeg, local, tmp_path, m
 # -- Recommendations ------------------------------------------------------------------------------
 
 
-def test_a_question_to_a_cluster_has_the_answers_of_one_machine(peace, loso, ffmpeg, tmp_path):
+def test_a_question_to_a_cluster_has_the_answers_of_one_machine(peace, loso, tmp_path):
     paths = []
     for name, picture in (("ant", "mandelbrot"), ("bee", "testsrc2")):
         paths.append(tmp_path / f"{name}.mkv")
-        source = ["-f", "lavfi", "-i", f"{picture}=size=64x48:rate=25", "-frames:v", "40"]
-        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{paths[-1]}"]
-        subprocess.run([ffmpeg.path, "-loglevel", "error", *source, *coding], check=True)
+        write_picture(paths[-1], f"{picture}=size=64x48:rate=25", 40)
     words = ["recommend", *paths, "--encoder", "libx264", "--preset", "ultrafast", "--step", 3]
     words += ["--target", 70, "--segments", 2, "--segment-seconds", 0.4, "--json"]
     answers = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from clips import write_picture
 from loso import load_corpus
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
@@ -36,15 +37,13 @@ def ffmpeg():
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory, ffmpeg):
+def clips(tmp_path_factory):
     """Two small clips that differ."""
     folder = tmp_path_factory.mktemp("clips")
     paths = {}
     for name, source in {"bee": "testsrc2", "ant": "mandelbrot"}.items():
         paths[name] = folder / f"{name}.mkv"
-        opening = ["-f", "lavfi", "-i", f"{source}=size=96x64:rate=25", "-frames:v", "6"]
-        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{paths[name]}"]
-        subprocess.run([ffmpeg.path, "-loglevel", "error", *opening, *coding], check=True)
+        write_picture(paths[name], f"{source}=size=96x64:rate=25", 6)
     return list(paths.values())
 
 

@@ -1,7 +1,6 @@
 import gzip
 import json
 import os
-import subprocess
 from datetime import date
 from itertools import permutations
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clips import write_picture
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
@@ -91,9 +91,7 @@ def build(tmp_path_factory):
     clips = []
     for name, source in {"bee": "testsrc2", "ant": "mandelbrot"}.items():
         clips.append(folder / f"{name}.mkv")
-        opening = ["-f", "lavfi", "-i", f"{source}=size=96x64:rate=25", "-frames:v", "3"]
-        coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{clips[-1]}"]
-        subprocess.run([ffmpeg.path, "-loglevel", "error", *opening, *coding], check=True)
+        write_picture(clips[-1], f"{source}=size=96x64:rate=25", 3)
 
     def build(name, encoders=("libx264", "libx265"), quality="20,40", paths=clips):
         settings = BuildSettings(

@@ -1,13 +1,13 @@
 """Answers from real encodes of small clips, and the files that they leave."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from clips import write_picture
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
@@ -37,11 +37,9 @@ def ffmpeg():
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory, ffmpeg):
+def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("clips") / "ant.mkv"
-    source = ["-f", "lavfi", "-i", "mandelbrot=size=192x108:rate=25", "-frames:v", str(FRAMES)]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-    subprocess.run([ffmpeg.path, "-loglevel", "error", *source, *coding], check=True)
+    write_picture(path, "mandelbrot=size=192x108:rate=25", FRAMES)
     return path
 
 

@@ -1,7 +1,6 @@
 """A model in the place of a metric: what it makes of encodes, and what its run says of choosing."""
 
 import json
-import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clips import write_picture
 from loso.calibration import calibrate_run, open_run
 from loso.corpus.load import load_corpus
 from loso.corpus.plan import rows_of
@@ -65,9 +65,7 @@ def cells(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("cells")
     ffmpeg = find_ffmpeg()
-    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "10"]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{folder / 'ant.mkv'}"]
-    subprocess.run([ffmpeg.path, "-loglevel", "error", *source, *coding], check=True)
+    write_picture(folder / "ant.mkv", "mandelbrot=size=128x72:rate=25", 10)
     choices = read_choices(["libx264"], quality=["30"], preset=["ultrafast"])
     settings = BuildSettings(choices=choices)
     with at_desk([folder / "ant.mkv"], settings, ffmpeg, parts=folder / "parts") as desk:
@@ -228,11 +226,7 @@ def test_a_run_of_another_corpus_is_refused(made, predictor, corpus):
 
 @pytest.fixture
 def clip(tmp_path):
-    path = tmp_path / "ant.mkv"
-    source = ["-f", "lavfi", "-i", "mandelbrot=size=128x72:rate=25", "-frames:v", "4"]
-    coding = ["-vf", "format=yuv420p", "-c:v", "ffv1", f"{path}"]
-    subprocess.run([find_ffmpeg().path, "-loglevel", "error", *source, *coding], check=True)
-    return path
+    return write_picture(tmp_path / "ant.mkv", "mandelbrot=size=128x72:rate=25", 4)
 
 
 def test_the_whole_way_with_a_model(loso, made, clip, tmp_path, monkeypatch):
