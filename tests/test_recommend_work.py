@@ -107,7 +107,7 @@ def test_few_are_at_work_at_a_time_so_that_the_first_are_finished_early():
     desk = Desk()
     carry_out(desk, [work(f"{number}") for number in range(10)])
     assert desk.most <= 8
-    assert [mark for mark in desk.coded] == [f"{number}" for number in range(10)]
+    assert desk.coded == [f"{number}" for number in range(10)]
 
 
 def test_no_work_says_nothing():
