@@ -25,8 +25,8 @@ falling_scores = st.lists(eighths, min_size=3, max_size=30).map(
 def choose(estimates, aim):
     """The setting that a search settles on, -1 where none meets the aim."""
     scores = {}
-    n = len(estimates)
-    while (place := next_setting(scores, aim, PRIOR, n, made=len(scores))) is not None:
+    usual = PRIOR(np.linspace(0, 1, len(estimates)))
+    while (place := next_setting(scores, aim, usual, made=len(scores))) is not None:
         scores[place] = estimates[place]
     return bracket_of(scores, aim, len(estimates)).meets
 

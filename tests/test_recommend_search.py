@@ -15,13 +15,17 @@ from loso.video.encoders import ENCODERS
 PRIOR = MetricJudge("vmaf", "mean").prior
 
 
+def usual(settings):
+    return PRIOR(np.linspace(0, 1, settings))
+
+
 def search(truth, target, *, most=99, known=()):
     """The scores that a search asks for, in its order, on settings that score `truth`."""
     scores = {at: truth[at] for at in known}
     known = tuple(scores)
     while len(scores) - len(known) < most:
         made = len(scores) - len(known)
-        place = next_setting(scores, target, PRIOR, len(truth), made=made)
+        place = next_setting(scores, target, usual(len(truth)), made=made)
         if place is None:
             break
         assert place not in scores
@@ -66,14 +70,14 @@ def test_what_is_known_already_is_never_asked_again_and_changes_no_answer(truth,
 
 
 def test_a_settled_question_asks_nothing():
-    assert next_setting({30: 92.5, 31: 91.8}, 92, PRIOR, 52, made=2) is None
+    assert next_setting({30: 92.5, 31: 91.8}, 92, usual(52), made=2) is None
 
 
 def test_what_other_questions_left_just_below_the_target_does_not_send_it_to_the_end():
     scores = {36: 87.0, 35: 88.1, 34: 89.0}
-    assert next_setting(scores, 90.0, PRIOR, 52, made=0) in {32, 33}
-    assert next_setting(scores, 90.0, PRIOR, 52, made=3) == 0
-    assert next_setting({at - 30: 95.0 for at in scores}, 90.0, PRIOR, 52, made=3) == 51
+    assert next_setting(scores, 90.0, usual(52), made=0) in {32, 33}
+    assert next_setting(scores, 90.0, usual(52), made=3) == 0
+    assert next_setting({at - 30: 95.0 for at in scores}, 90.0, usual(52), made=3) == 51
 
 
 def test_whole_steps_are_settled_by_fewer_encodes_than_bisection_of_the_scale_takes():
@@ -106,10 +110,12 @@ def test_a_target_that_everything_reaches_is_settled_at_the_cheapest():
 
 
 def test_beyond_the_probes_the_usual_curve_is_moved_until_it_passes_through_them():
-    thought = predicted({26: 80.0}, PRIOR, 53)
+    thought = predicted({26: 80.0}, usual(53))
     places = np.linspace(0, 1, 53)
-    np.testing.assert_allclose(thought[26:], PRIOR(places[26:] + 0.15), atol=0.5)
-    assert thought[26] == 80.0
+    on_it = places + 0.15 <= 1.0
+    np.testing.assert_allclose(thought[on_it], PRIOR(places[on_it] + 0.15), atol=0.5)
+    assert thought[26] == pytest.approx(80.0, abs=1e-9)
+    assert thought[-1] < PRIOR([1.0])[0]  # it goes on in a line
     assert (np.diff(thought) <= 0).all()
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loso.corpus.choices import Choice
 from loso.corpus.plan import Cell, refuse_height
 from loso.recommend.bound import Bound
@@ -119,7 +122,7 @@ def search(
     made = 0
     while True:
         scores = {at: each.score.lower for at, each in tried.items()}
-        place = next_setting(scores, target, subject.judge.prior, n_settings, made=made)
+        place = next_setting(scores, target, subject.usual, made=made)
         if place is None or made == most:
             return bracket_of(scores, target, n_settings), made
         tried[place] = yield from subject.probe(place)
@@ -183,6 +186,11 @@ class Subject:
             scale=scale,
             height=height,
         )
+
+    @property
+    def usual(self) -> NDArray[np.float64]:
+        """What each setting usually scores, (settings,): where the search begins."""
+        return self.judge.prior(self.scale.usual_places)
 
     def stored(self) -> dict[int, Tried]:
         """Return what the part store knows already, by its place on the scale."""

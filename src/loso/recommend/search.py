@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from loso.recommend.curve import Curve, falling
+from loso.recommend.curve import falling
 
 __all__ = ["Bracket", "bracket_of", "next_setting", "predicted"]
 
@@ -48,30 +48,37 @@ def bracket_of(scores: Mapping[int, float], target: float, n_settings: int) -> B
     return Bracket(meets, misses)
 
 
-def predicted(scores: Mapping[int, float], prior: Curve, n_settings: int) -> NDArray[np.float64]:
+def predicted(scores: Mapping[int, float], usual: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what each setting is thought to score: (settings,), never rising.
 
-    Between probes the curve through them; beyond the outermost, `prior` (over 0..1 of the scale)
-    moved along the scale until it passes through it. Contents differ mostly by such a move.
+    `usual` (settings,) falls. Contents differ from it mostly by a move along the scale, so a probe
+    says which setting usually scores as much. Between probes that is interpolated, and rises;
+    beyond the outermost the move stays as it is there.
     """
-    places = np.arange(n_settings) / max(n_settings - 1, 1)
-    usual = prior(places)
     if not scores:
         return usual
-    curve = falling([(at / max(n_settings - 1, 1), score) for at, score in scores.items()])
-    thought = curve(places)
-    for end, beyond in ((0, places < curve.x[0]), (-1, places > curve.x[-1])):
-        # The place at which the prior scores as this end does; it falls, so it is turned round.
-        stands = float(np.interp(-curve.y[end], -usual, places))
-        moved = prior(places[beyond] - curve.x[end] + stands)
-        # Where the prior cannot pass through the point, it keeps its distance instead.
-        off = curve.y[end] - float(prior([stands])[0])
-        thought[beyond] = moved + off
+    places, values = _extended(usual)
+    curve = falling(
+        [(at, -float(np.interp(-score, -values, places))) for at, score in scores.items()]
+    )
+    settings = np.arange(len(usual), dtype=np.float64)
+    # The curve stays level beyond its ends; there a step is a step of the usual curve.
+    beyond = settings - np.clip(settings, curve.x[0], curve.x[-1])
+    thought = np.interp(beyond - curve(settings), places, values)
     return np.minimum.accumulate(thought)
 
 
+def _extended(usual: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the usual curve over places that go on beyond both ends of the scale, in a line."""
+    n = len(usual)
+    slopes = np.minimum([usual[1] - usual[0], usual[-1] - usual[-2]] if n > 1 else [-1, -1], -1e-9)
+    places = np.concatenate([[-2.0 * n], np.arange(n), [3.0 * n]])
+    ends = usual[[0, -1]] + slopes * [-2.0 * n, 2.0 * n + 1]
+    return places, np.concatenate([ends[:1], usual, ends[1:]])
+
+
 def next_setting(
-    scores: Mapping[int, float], target: float, prior: Curve, n_settings: int, *, made: int
+    scores: Mapping[int, float], target: float, usual: NDArray[np.float64], *, made: int
 ) -> int | None:
     """Return the setting whose probe settles most, None where the answer is settled.
 
@@ -81,6 +88,7 @@ def next_setting(
     probes in a row left more than half of what was open, the next halves it, so that no curve leads
     the search astray for long.
     """
+    n_settings = len(usual)
     bracket = bracket_of(scores, target, n_settings)
     if bracket.settled:
         return None
@@ -91,7 +99,7 @@ def next_setting(
         return n_settings - 1
     if bracket.meets >= 0 and bracket.misses < n_settings and _creeps(scores, target, n_settings):
         return (bracket.meets + bracket.misses) // 2
-    thought = predicted(scores, prior, n_settings)[inside]
+    thought = predicted(scores, usual)[inside]
     return int(inside[np.argmin(np.abs(thought - target))])
 
 
