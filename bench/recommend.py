@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from scipy.stats import binom
 
 from loso.corpus.choices import read_choices
 from loso.corpus.plan import BuildSettings
-from loso.errors import LosoError
+from loso.errors import CannotRun, LosoError
 from loso.intervals import supports
 from loso.recommend.answer import Subject, Tried, Way
 from loso.recommend.ask import ask
@@ -101,6 +101,7 @@ class Asked:
     seconds: float
     core_seconds: float
     margin: float = 0.0
+    failure: str = ""
 
 
 @dataclass(kw_only=True)
@@ -111,6 +112,8 @@ class Truth:
     kbps: dict[int, float]
     near: tuple[int, int]
     segments: dict[int, float] = field(default_factory=dict)
+    failed: list[int] = field(default_factory=list)
+    """Settings whose encode did not decode."""
 
     def cheapest(self, target: float) -> int:
         """Return the cheapest setting that meets a target, -1 where none does."""
@@ -119,7 +122,8 @@ class Truth:
     def rises(self) -> list[float]:
         """Return by how much the score rises to the next cheaper setting, wherever it does."""
         low, high = self.near
-        steps = [self.scores[at + 1] - self.scores[at] for at in range(low, high)]
+        near = [score for at, score in sorted(self.scores.items()) if low <= at <= high]
+        steps = [after - before for before, after in pairwise(near)]
         return [step for step in steps if step > 0]
 
 
@@ -282,7 +286,12 @@ def ask_all(
                         if part.stem not in own[path]:
                             os.link(part, parts / part.name)
                 started, spent = time.perf_counter(), core_seconds()
-                found = ways[way](one, path, target, parts, ffmpeg)
+                try:
+                    found = ways[way](one, path, target, parts, ffmpeg)
+                except LosoError as failure:
+                    tell(f"{path.stem}, {choice.encoder.name}, {target:g}, {way}: {failure}")
+                    found = {"place": -1, "settled": False, "encodes": 0, "frames": 0}
+                    found["failure"] = str(failure)
                 asked.append(
                     Asked(
                         kind=kind.name,
@@ -347,15 +356,20 @@ def exhaust(
     """Return the truth of a clip: every setting near the targets, and those of `also`."""
     settings = len(whole.scale)
     tried: dict[int, Tried] = {}
+    failed: list[int] = []
 
     def measure(places: Iterable[int]) -> Work[None]:
         for place in places:
             if place not in tried:
-                tried[place] = yield from whole.probe(place)
+                try:
+                    tried[place] = yield from whole.probe(place)
+                except CannotRun:
+                    failed.append(place)
 
     first = max(SOUND.get(whole.choice.encoder.name, 0) - int(whole.scale.cq[0]), 0)
     sparse = sorted({*range(first, settings, STRIDE), settings - 1})
     yield from measure(sparse)
+    sparse = [at for at in sparse if at in tried]
     above = [at for at in sparse if tried[at].score.value >= max(targets) + ABOVE]
     below = [at for at in sparse if tried[at].score.value < min(targets) - BELOW]
     near = max(above, default=first), min(below, default=settings - 1)
@@ -364,6 +378,7 @@ def exhaust(
         scores={at: each.score.value for at, each in sorted(tried.items())},
         kbps={at: each.bitrate_kbps for at, each in sorted(tried.items())},
         near=near,
+        failed=failed,
     )
     if segments:
         cut = replace(whole, segments=tuple(segments))
@@ -419,6 +434,8 @@ def judged(asked: Sequence[Asked], truths: Mapping[tuple[str, str], Truth]) -> l
         truth = truths[one.clip, one.encoder]
         best = truth.cheapest(one.target)
         beside = rival[one.clip, one.encoder, one.target]
+        if beside.failure:
+            continue
         # The file itself: of whole encodes it is one of those, segments leave it to be coded.
         more = beside.seconds / beside.encodes if one.way.startswith("segments") else 0.0
         row = asdict(one) | {
@@ -449,12 +466,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = dict.fromkeys((row["kind"], row["encoder"], row["way"]) for row in rows)
     found = []
     for key in sorted(keys):
-        own = [row for row in rows if (row["kind"], row["encoder"], row["way"]) == key]
+        all_own = [row for row in rows if (row["kind"], row["encoder"], row["way"]) == key]
+        own = [row for row in all_own if not row["failure"]]
         given = [row for row in own if row["place"] >= 0]
         kept = [row for row in given if row["met"]]
         percent = [row["percent"] for row in kept]
         figures = {
-            "questions": len(own),
+            "questions": len(all_own),
+            "failed": len(all_own) - len(own),
             "answers": len(given),
             "met": len(kept),
             "settled": sum(row["settled"] for row in given),
@@ -484,16 +503,19 @@ class Curves:
 
     whole: Vector
     cut: Vector
+    usual: Vector
+    """Where a search begins."""
 
 
-def curves_of(truth: Truth, settings: int) -> Curves:
+def curves_of(truth: Truth, encoder: str) -> Curves:
     """Return curves through what was measured, beyond it as such curves usually go on."""
     low, high = truth.near
-    whole = predicted(truth.scores, JUDGE.prior, settings)
+    usual = JUDGE.prior(scale_of(ENCODERS[encoder], 1.0).usual_places)
+    whole = predicted(truth.scores, usual)
     places = np.arange(low, high + 1)
     error = [truth.segments[at] - truth.scores[at] for at in places.tolist()]
-    cut = whole + np.interp(np.arange(settings), places, error)
-    return Curves(whole, np.minimum.accumulate(cut))
+    cut = whole + np.interp(np.arange(len(usual)), places, error)
+    return Curves(whole, np.minimum.accumulate(cut), usual)
 
 
 def drawn(
@@ -511,13 +533,12 @@ def drawn(
     return truths, np.minimum.accumulate(np.clip(estimates, 0, 100))
 
 
-def choose(estimates: Vector, aim: float) -> int:
+def choose(estimates: Vector, aim: float, usual: Vector) -> int:
     """Return the setting that a search settles on, -1 where none meets the aim."""
     scores: dict[int, float] = {}
-    settings, prior = len(estimates), JUDGE.prior
-    while (place := next_setting(scores, aim, prior, settings, made=len(scores))) is not None:
+    while (place := next_setting(scores, aim, usual, made=len(scores))) is not None:
         scores[place] = float(estimates[place])
-    return bracket_of(scores, aim, settings).meets
+    return bracket_of(scores, aim, len(usual)).meets
 
 
 def promises(
@@ -542,7 +563,7 @@ def promises(
         best = int(np.sum(truths >= target)) - 1
         margins.append(bound.margin)
         for bounded in (True, False):
-            at = choose(estimates, target + (bound.margin if bounded else 0.0))
+            at = choose(estimates, target + bounded * bound.margin, known[0].usual)
             kept[bounded] += at < 0 or bool(truths[at] >= target)
             if at >= 0:
                 steps[bounded].append(best - at)
@@ -613,7 +634,7 @@ def main() -> None:
     rows = judged(asked, truths)
     random = np.random.default_rng(7)
     known = [
-        curves_of(truth, len(scale_of(ENCODERS[encoder], 1.0)))
+        curves_of(truth, encoder)
         for (_, encoder), truth in truths.items()
         if truth.segments and encoder == long.settings.choices[0].encoder.name
     ]

@@ -98,7 +98,7 @@ def test_an_answer_is_counted_as_it_is_short_or_wasteful_and_by_its_time(bench):
 
 def test_simulated_sources_fall_and_err_as_the_measured_ones_at_the_same_score(bench):
     whole = np.linspace(100.0, 20.0, N_SETTINGS)
-    known = [bench.Curves(whole, whole - 2.0)]
+    known = [bench.Curves(whole, whole - 2.0, whole)]
     random = np.random.default_rng(3)
     drawn = [bench.drawn(random, known, (1,)) for _ in range(400)]
     assert all((np.diff(scores) <= 0).all() for pair in drawn for scores in pair)
