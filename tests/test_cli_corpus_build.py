@@ -246,13 +246,13 @@ def test_where_every_cell_fails_it_names_no_file_that_is_not_there(loso, clip, t
         (
             (*FAST, "--quality", "30", "--fps", "anr=25"),
             2,
-            "--fps: names no clip of this build, found 'anr'; did you mean ant?",
+            "--fps: names none of the clips, found 'anr'; did you mean ant?",
         ),
         (
             (*FAST, "--quality", "30", "--fps", "zzzzzz=25"),
             2,
             (
-                "--fps: names no clip of this build, found 'zzzzzz'; "
+                "--fps: names none of the clips, found 'zzzzzz'; "
                 "give the clip's file name without its ending"
             ),
         ),

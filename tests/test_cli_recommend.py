@@ -37,7 +37,7 @@ def test_the_whole_way(loso, clip, tmp_path):
     assert found, first
     assert basis == "measured on the whole clip"
     assert re.fullmatch(rf"the next cheaper, {int(found[1]) + 1}, scores 7\d\.\d\d", second)
-    kept = rf"out\.mkv: scores {found[2]} \(vmaf\) at \d+ kbit/s, the promise of 80 is kept"
+    kept = rf"out\.mkv: scores {found[2]} \(vmaf\) at \d+ kbit/s, the target of 80 is met"
     assert re.fullmatch(kept, third)
     assert "warning: VMAF v0.6.1 assumes 1920x1080 on a screen; scored here: 128x72\n" in err
     assert re.search(r"recommend: 100% in \d+ s, ant, libx264 at \d+\n", err)
@@ -66,7 +66,7 @@ def test_a_target_out_of_reach_is_refused_with_the_best_there_is(loso, clip):
 def test_too_few_encodes_are_told(loso, clip):
     code, out, err = loso(clip, *FAST, "--target", "97", "--max-encodes", "1")
     assert (code, out) == (1, "")
-    assert "ant: 1 encodes showed no setting that can reach 97: the best tried, " in err
+    assert "ant: 1 encode showed no setting that can reach 97 yet: the best tried, " in err
     assert "; allow more with --max-encodes: these are kept\n" in err
     code, out, _ = loso(clip, *FAST, "--target", "40", "--max-encodes", "1")
     assert code == 0
@@ -115,15 +115,15 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
     monkeypatch.setattr("loso.recommend.apply.measure", measure)
     code, _, err = loso(clip, *FAST, "--target", "80", "--apply", "out.mkv")
     assert code == 1
-    assert re.search(r"out\.mkv: the promise of 80 was not kept: it scores 5\d\.", err)
+    assert re.search(r"out\.mkv: the target of 80 is missed: it scores 5\d\.", err)
     assert (tmp_path / "out.mkv").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        ((), 2, "no target, or too many, expected --target, or --ladder for several"),
-        (("--target", "80", "--ladder", "80,70"), 2, "no target, or too many"),
+        ((), 2, "no target; give --target, or --ladder for several"),
+        (("--target", "80", "--ladder", "80,70"), 2, "--target and --ladder are both targets"),
         (("--ladder", "80,seventy"), 2, "--ladder: not a list of numbers, expected such as 95,90"),
         (("--ladder", "80,170"), 2, "--target: no clip can be held to that vmaf"),
         (("--ladder", "80,70", "--apply", "o.mkv"), 2, "--apply takes one answer"),
@@ -139,7 +139,7 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
         ),
         (("--target", "80", "--height", "144"), 2, "--height is above the reference's"),
         (("--target", "80", "--fps", "fast"), 2, "--fps: not a frame rate"),
-        (("--target", "80", "--fps", "ant2=25"), 2, "--fps: names no clip of this build"),
+        (("--target", "80", "--fps", "ant2=25"), 2, "--fps: names none of the clips"),
         (("--target", "80", "--scheduler", "x", "--jobs", "1"), 2, "--jobs is for this machine"),
         (("--target", "80", "--ffmpeg", "nowhere"), 3, "--ffmpeg nowhere: this ffmpeg"),
     ],
@@ -250,15 +250,19 @@ def test_a_long_clip_is_estimated_and_bounded_by_others(loso, long_clips):
 def test_an_estimate_without_others_says_that_it_has_no_bound(loso, long_clips):
     code, out, _ = loso(long_clips[0], *FAST, *PARTS, "--target", "85")
     assert code == 0
-    told = "estimated from segments, no clips to calibrate a bound on"
-    assert out.splitlines()[1] == told
+    first, basis, *_ = out.splitlines()
+    assert re.search(r" at about \d+ kbit/s$", first)
+    assert basis == (
+        "estimated from segments without a bound: --calibrate-on other clips gives one, "
+        "--segments 0 codes all"
+    )
 
 
 @pytest.mark.parametrize(
     ("others", "words", "text"),
     [
-        (0, ("--confidence", "0.8"), "too few sources for intervals, expected at least 4"),
-        (3, (), "too few sources for intervals, expected at least 4"),
+        (0, ("--confidence", "0.8"), "--calibrate-on: too few other clips to calibrate a bound on"),
+        (3, (), "expected at least 4 that are long enough to be cut up, found 3"),
         (5, ("--confidence", "0.95"), "5 sources do not support an interval at that level"),
         (5, ("--confidence", "1.5"), "--confidence must lie between 0 and 1, found 1.5"),
         (0, ("--segments", "-1"), "--segments must not be negative, found -1"),

@@ -120,7 +120,7 @@ def test_the_order_of_arguments_does_not_matter(qualities, encoders):
             ["libx264"],
             {"quality": ["libx246=20"]},
             (
-                "--quality: not among the encoders of this build, expected libx264, "
+                "--quality: not among the encoders that were given, expected libx264, "
                 "found 'libx246'; did you mean libx264?"
             ),
         ),
@@ -128,7 +128,7 @@ def test_the_order_of_arguments_does_not_matter(qualities, encoders):
             ["libx264"],
             {"preset": ["libvvenc=fast"], "quality": ["20"]},
             (
-                "--preset: not among the encoders of this build, expected libx264, "
+                "--preset: not among the encoders that were given, expected libx264, "
                 "found 'libvvenc'; add --encoder libvvenc"
             ),
         ),

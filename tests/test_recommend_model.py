@@ -192,7 +192,7 @@ def test_the_bound_is_the_conformal_quantile_over_sources_of_the_encoder():
     assert bound.evidence == "estimated by the model, bound supported by 4 sources"
     other = RunGrounds(grids).bound("z", 85.0, 0.8)
     assert other.margin == pytest.approx(9.0, abs=INTERPOLATED)
-    assert "(its sources were coded otherwise)" in other.evidence
+    assert "by the model, whose run has no z, bound" in other.evidence
     with pytest.raises(BadSettings, match="4 sources do not support an interval at that level"):
         RunGrounds(grids).bound("x", 85.0, 0.9)
 

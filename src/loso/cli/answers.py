@@ -43,7 +43,7 @@ def conclude(
                 print_line()
             _print_found(own, judge, question)
             if coded is not None and coded.held:
-                kept = f"the promise of {coded.target:g} is kept"
+                kept = f"the target of {coded.target:g} is met"
                 print_line(f"{coded.path}: {_scored(coded, judge)}, {kept}")
         if refusal is not None:
             refusals.append(refusal)
@@ -59,10 +59,13 @@ def conclude(
 
 
 def _remarks(found: Found) -> tuple[str, ...]:
-    """Return what the judge has to say of the scores that were chosen, with the clip's name."""
-    answers = (answer for coding in found.codings for answer in coding.answers)
-    chosen = (answer.chosen for answer in answers if answer.chosen is not None)
-    said = (remark for tried in chosen for remark in tried.score.remarks)
+    """Return what the judge has to say of the answers' scores, with the clip's name.
+
+    Where there is no answer, of the best score that it was refused by.
+    """
+    answers = ((answer, coding.tried) for coding in found.codings for answer in coding.answers)
+    looked_at = (answer.chosen or tried[0] for answer, tried in answers)
+    said = (remark for tried in looked_at for remark in tried.score.remarks)
     return tuple(f"{found.clip.src}: {remark}" for remark in dict.fromkeys(said))
 
 
@@ -80,7 +83,7 @@ def _refusal(
         return _no_answer(found, unanswered[0], judge, question)
     if applied is not None and not applied.held:
         return Refused(
-            f"the promise of {applied.target:g} was not kept: it {_scored(applied, judge)}",
+            f"the target of {applied.target:g} is missed: it {_scored(applied, judge)}",
             where=str(applied.path),
             fix="the file stays; --segments 0 measures the whole clip before it promises",
         )
@@ -108,9 +111,10 @@ def _no_answer(found: Found, at: int, judge: Judge, question: Question) -> Refus
             where=coding.clip.src,
             fix="lower the --target",
         )
+    encodes = "encode" if question.max_encodes == 1 else "encodes"
     return Refused(
-        f"{question.max_encodes} encodes showed no setting that can {reach} {answer.target:g}: the "
-        f"best tried, {told}",
+        f"{question.max_encodes} {encodes} showed no setting that can {reach} {answer.target:g} "
+        f"yet: the best tried, {told}",
         where=coding.clip.src,
         fix="allow more with --max-encodes: these are kept",
     )
@@ -233,11 +237,12 @@ def _print_answer(coding: Coding, judge: Judge, question: Question) -> None:
         return
     from loso.recommend.record import evidence_of, level_of, lower_of
 
+    about = "about " if coding.segments else ""
     size = "" if coding.height == coding.clip.height else f" at height {coding.height}"
     print_line(
         f"{coding.clip.src}, {choice.encoder.name} {choice.preset}{size}: quality "
         f"{chosen.rate.number} scores {judge.text(chosen.score.value)} ({judge.name}, "
-        f"{question.pool}) at {chosen.bitrate_kbps:.0f} kbit/s"
+        f"{question.pool}) at {about}{chosen.bitrate_kbps:.0f} kbit/s"
     )
     lower, evidence = lower_of(coding, answer, judge), evidence_of(coding, answer, judge)
     level = level_of(answer, judge)

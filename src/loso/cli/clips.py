@@ -43,7 +43,7 @@ def rates_of(texts: list[str], clips: list[Path]) -> tuple[Fraction | None, dict
         stem, equals, rate = text.rpartition("=")
         if equals and stem not in stems:
             raise BadSettings(
-                "names no clip of this build",
+                "names none of the clips",
                 where="--fps",
                 found=repr(stem),
                 fix=did_you_mean(stem, stems) or "give the clip's file name without its ending",

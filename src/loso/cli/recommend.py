@@ -245,7 +245,7 @@ def _judge(
     if model is None:
         if {name, run, corpus} != {None}:
             raise BadSettings("--name, --run and --corpus are about a --model, and none was given")
-        return MetricJudge(metric or "vmaf", question.pool)
+        return MetricJudge((metric or "vmaf").lower(), question.pool)
     if metric is not None:
         raise BadSettings(
             "--metric is measured, a --model estimates what cannot be",
@@ -268,8 +268,10 @@ def _judge(
 
 def _targets(target: float | None, ladder: str | None, apply: Path | None) -> tuple[float, ...]:
     """Return the targets, from the highest to the lowest."""
-    if (target is None) == (ladder is None):
-        raise BadSettings("no target, or too many", expected="--target, or --ladder for several")
+    if target is None and ladder is None:
+        raise BadSettings("no target", fix="give --target, or --ladder for several")
+    if target is not None and ladder is not None:
+        raise BadSettings("--target and --ladder are both targets", fix="give one of the two")
     if target is not None:
         return (target,)
     if apply is not None:

@@ -93,7 +93,7 @@ def _by_encoder(option: str, values: Sequence[str], named: Iterable[str]) -> dic
             for_one.setdefault(name, []).append(text)
         else:
             raise BadSettings(
-                "not among the encoders of this build",
+                "not among the encoders that were given",
                 where=option,
                 expected=" ".join(named),
                 found=repr(name),

@@ -119,7 +119,8 @@ def warnings_of(clips: Sequence[Clip], settings: BuildSettings) -> list[str]:
         if one.sha256 == other.sha256
     ]
     sizes = sorted({(clip.width, clip.height) for clip in clips} - {VMAF_SIZE})
-    if settings.model.version.startswith("vmaf_v0.6.1") and sizes:
+    by_vmaf = settings.model.version.startswith("vmaf_v0.6.1") and not settings.model.beside
+    if by_vmaf and sizes:
         listed = ", ".join(f"{width}x{height}" for width, height in sizes)
         warnings.append(f"VMAF v0.6.1 assumes 1920x1080 on a screen; scored here: {listed}")
     if len({choice.rate.control for choice in settings.choices}) > 1:

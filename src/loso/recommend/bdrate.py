@@ -54,7 +54,7 @@ def bd_rate(
                 "too few points for a BD-rate",
                 expected=f"at least {LEAST_POINTS} that rise in score and in bitrate",
                 found=f"{len(curve.x)}",
-                fix="ask for more targets, or allow more encodes",
+                fix="ask for several targets: --ladder 95,90,85,80",
             )
     low = max(curve.x[0] for curve in curves)
     high = min(curve.x[-1] for curve in curves)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import starmap
 
-from loso.errors import LosoError
-from loso.intervals import choose_level
+from loso.errors import BadSettings, LosoError
+from loso.intervals import LEAST_SOURCES, choose_level
 from loso.recommend.answer import Subject, Way, search
 from loso.recommend.bound import NO_NEED, Bound, fit_bound
 from loso.recommend.desk import Desk
@@ -51,6 +51,13 @@ class Grounds:
         """
         asked = [clip for clip in clips if self._is_needed(clip)]
         for clip in asked:
+            if len(self._others(clip)) < LEAST_SOURCES:
+                raise BadSettings(
+                    "too few other clips to calibrate a bound on",
+                    where="--calibrate-on",
+                    expected=f"at least {LEAST_SOURCES} that are long enough to be cut up",
+                    found=f"{len(self._others(clip))}",
+                )
             choose_level(len(self._others(clip)), self.confidence)
         keys = [
             (other, way, target)

@@ -130,5 +130,5 @@ class RunGrounds:
         needs: dict[str, list[float]] = {}
         for grid in grids:
             needs.setdefault(grid.src, []).append(grid.need(target))
-        by = "by the model" if of_encoder else "by the model (its sources were coded otherwise)"
+        by = "by the model" if of_encoder else f"by the model, whose run has no {encoder}"
         return fit_bound(needs, confidence, estimated=f"estimated {by}")

@@ -18,7 +18,10 @@ from loso.recommend.question import Question
 
 __all__ = ["NO_BOUND", "evidence_of", "level_of", "lower_of", "record_of"]
 
-NO_BOUND: Final = "estimated from segments, no clips to calibrate a bound on"
+NO_BOUND: Final = (
+    "estimated from segments without a bound: --calibrate-on other clips gives one, --segments 0 "
+    "codes all"
+)
 
 _SCHEMA_VERSION: Final = 1
 
