@@ -263,7 +263,10 @@ def question_of(target: float, confidence: float | None = None) -> Question:
 def ask_all(
     kind: Kind, targets: Sequence[float], ffmpeg: Ffmpeg, work: Path, calibrated: Path | None
 ) -> list[Asked]:
-    """Put every question in every way, the ways in turn; `calibrated` holds the others' parts."""
+    """Put every question in every way, the ways in turn; `calibrated` holds the others' parts.
+
+    Scans are kept with those, the clip's own as well.
+    """
     own: dict[Path, set[str]] = {}
     if calibrated:
         with at_desk(kind.paths, kind.settings, ffmpeg, parts=calibrated) as desk:
@@ -282,8 +285,8 @@ def ask_all(
             with tempfile.TemporaryDirectory(dir=work) as name:
                 parts = Path(name)
                 if calibrated and way == "segments, bound":
-                    for part in calibrated.glob("*.part"):
-                        if part.stem not in own[path]:
+                    for part in calibrated.iterdir():
+                        if part.suffix in {".part", ".scan"} and part.stem not in own[path]:
                             os.link(part, parts / part.name)
                 started, spent = time.perf_counter(), core_seconds()
                 try:
