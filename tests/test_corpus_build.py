@@ -310,7 +310,7 @@ def test_a_part_that_cannot_be_saved_is_listed(build, monkeypatch, code):
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("loso.corpus.parts.write_atomic", full)
+    monkeypatch.setattr("loso.files.write_atomic", full)
     said = []
     report = build(say=said.append)
     (name,) = report.missing

@@ -23,6 +23,7 @@ from loso.recommend.question import Question
 from loso.recommend.record import lower_of, record_of
 from loso.recommend.segments import cut_out
 from loso.recommend.work import carry_out
+from loso.video.encoders import ENCODERS
 from loso.video.ffmpeg import find_ffmpeg
 from loso.video.pair import measure_pair
 
@@ -252,8 +253,29 @@ def test_a_name_that_cannot_be_coded_to_is_refused(clip, tmp_path):
     (tmp_path / "same.mkv").symlink_to(clip)
     for name, text in refused.items():
         with pytest.raises(BadSettings, match=text):
-            file_of(tmp_path / name, clip, [clip], alone=True)
-    assert file_of(tmp_path / "new.MKV", clip, [clip], alone=True) == tmp_path / "new.MKV"
+            file_of(tmp_path / name, clip, [clip], [], alone=True)
+    assert file_of(tmp_path / "new.MKV", clip, [clip], [], alone=True) == tmp_path / "new.MKV"
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"), [("o.webm", "libx264"), ("o.mov", "libsvtav1"), ("o.MOV", "libvpx-vp9")]
+)
+def test_a_container_that_does_not_take_the_codec_is_refused(clip, name, encoder):
+    coders = (
+        [ENCODERS["libx265"], ENCODERS[encoder]] if "mov" in name.lower() else [ENCODERS[encoder]]
+    )
+    with pytest.raises(BadSettings, match=f"does not take what {encoder} writes, found {name}"):
+        file_of(Path(name), clip, [clip], coders, alone=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "encoder"), [(".webm", "libsvtav1"), (".mov", "libx265"), (".mp4", "libsvtav1")]
+)
+def test_containers_take_what_is_not_refused(ask, tmp_path, ending, encoder):
+    out = tmp_path / f"out{ending}"
+    settings = BuildSettings(choices=read_choices([encoder], quality=["30"]))
+    ask(20.0, settings=settings, step=20.0, apply=out)
+    assert out.stat().st_size > 0
 
 
 # -- What refuses ---------------------------------------------------------------------------------

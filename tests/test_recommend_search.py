@@ -124,7 +124,7 @@ def test_beyond_the_probes_the_usual_curve_is_moved_until_it_passes_through_them
 
 def test_settings_stand_a_step_apart_best_first():
     av1 = scale_of(ENCODERS["libsvtav1"])
-    assert [rate.value for rate in av1.rates] == list(range(1, 64))
+    assert [rate.value for rate in av1.rates] == list(range(4, 64))  # not those that break
     fine = scale_of(ENCODERS["libx265"])
     assert (len(fine), fine.rates[1].number, fine.rates[-1].number) == (205, "0.25", "51")
     assert [rate.number for rate in scale_of(ENCODERS["libx264"], 25).rates] == ["0", "25", "50"]

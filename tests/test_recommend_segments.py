@@ -214,5 +214,6 @@ def test_no_frame_is_sought_in_a_clip_that_begins_late_nor_the_first_one(two_sce
 def test_the_first_frame_of_a_segment_does_not_count():
     one, other = (SimpleNamespace(vmaf=scores) for scores in ((1.0, 90.0), (2.0, 80.0)))
     judge = MetricJudge("vmaf", "mean")
-    assert judge.score([(None, one), (None, other)]).value == 85.0
-    assert judge.score([(None, one)]).value == 45.5  # a whole clip, whose first frame is its own
+    assert judge.score([(None, one), (None, other)], is_cut=True).value == 85.0
+    assert judge.score([(None, one)], is_cut=True).value == 90.0
+    assert judge.score([(None, one)], is_cut=False).value == 45.5  # whole: that frame is its own

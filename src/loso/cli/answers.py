@@ -38,7 +38,7 @@ def conclude(
         warn_all(_remarks(own))
         if as_json:
             print_json(record_of(own, judge, question, coded))
-        elif own.codings and not _unanswered(own, question):
+        elif _has_answers(own, question):
             if at:
                 print_line()
             _print_found(own, judge, question)
@@ -85,9 +85,14 @@ def _refusal(
         return Refused(
             f"the target of {applied.target:g} is missed: it {_scored(applied, judge)}",
             where=str(applied.path),
-            fix="the file stays; --segments 0 measures the whole clip before it promises",
+            fix="the file stays; --segments 0 codes all of a clip before it promises",
         )
     return None
+
+
+def _has_answers(found: Found, question: Question) -> bool:
+    """Tell whether there is anything to print: of several targets one may be met."""
+    return len(_unanswered(found, question)) < len(question.targets)
 
 
 def _unanswered(found: Found, question: Question) -> list[int]:
@@ -96,16 +101,18 @@ def _unanswered(found: Found, question: Question) -> list[int]:
 
 
 def _no_answer(found: Found, at: int, judge: Judge, question: Question) -> Refused:
+    from loso.recommend.record import level_of
+
     coding = max(found.codings, key=lambda coding: coding.tried[0].score.lower)
     answer, name, best = coding.answers[at], coding.choice.encoder.name, coding.tried[0]
     told = f"{best.rate.number}, scores {judge.text(best.score.value)}"
     reach, whom = "reach", f"{name}, nor of the others," if found.codings[1:] else name
-    if answer.bound is not None:
-        level = f"{100 * answer.bound.level:g} %"
-        least = best.score.lower - answer.bound.margin
-        told = f"{best.rate.number}, at least {judge.text(least)} with {level}"
+    level = level_of(answer, judge)
+    if level is not None:
+        least = best.score.lower - (answer.bound.margin if answer.bound else 0.0)
+        told = f"{best.rate.number}, at least {judge.text(least)} with {100 * level:g} %"
         reach = "be promised to reach"
-    if answer.verdict == "out_of_reach":
+    if all(one.answers[at].verdict == "out_of_reach" for one in found.codings):
         return Refused(
             f"no setting of {whom} can {reach} {answer.target:g}: the best, {told}",
             where=coding.clip.src,
@@ -258,9 +265,10 @@ def _print_what_is_cheaper(answer: Answer, judge: Judge) -> None:
     if answer.verdict == "met_by_the_cheapest":
         print_line(f"it is the cheapest setting there is, and even that reaches {answer.target:g}")
     elif beyond is not None and answer.settled:
-        print_line(
-            f"the next cheaper, {beyond.rate.number}, scores {judge.text(beyond.score.value)}"
-        )
+        scores = judge.text(beyond.score.value)
+        least = beyond.score.lower - (answer.bound.margin if answer.bound else 0.0)
+        bounded = f", at least {judge.text(least)}" if least < beyond.score.value else ""
+        print_line(f"the next cheaper, {beyond.rate.number}, scores {scores}{bounded}")
     else:
         known = "" if beyond is None else f" and {beyond.rate.number}"
         print_line(

@@ -30,7 +30,7 @@ from loso.cli.coding import (
 from loso.cli.console import relay, show_progress
 from loso.cli.options import JsonOption, SchedulerOption, cluster_at, one_of
 from loso.corpus.plan import BuildSettings
-from loso.errors import BadClip, BadSettings, CannotRun
+from loso.errors import BadInput, BadSettings, CannotRun
 from loso.metrics.pooling import CLIP_POOLS
 from loso.recommend.question import MAX_ENCODES, Question
 from loso.recommend.segments import Sampling
@@ -133,7 +133,7 @@ def recommend(
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(help="That an answer from parts keeps its promise; needs --calibrate-on."),
+        typer.Option(help="That an estimated answer keeps its promise: from parts, or by a model."),
     ] = None,
     preset: PresetOption = None,
     encoder_args: EncoderArgsOption = None,
@@ -187,17 +187,19 @@ def recommend(
     judge = _judge(metric, model, name, run, corpus, question)
     for aim in question.targets:
         judge.refuse_target(aim)
-    files = (
-        []
-        if apply is None
-        else [file_of(apply, clip, [*clips, *others], alone=len(clips) == 1) for clip in clips]
-    )
+    choices = _choices(encoder, preset, encoder_args)
+    coders = [choice.encoder for choice in choices]
+    files = [
+        file_of(apply, clip, [*clips, *others], coders, alone=len(clips) == 1)
+        for clip in clips
+        if apply is not None
+    ]
     opening, heights = clip_settings(
         [*clips, *others], width=width, height=height, pix_fmt=pix_fmt, fps=fps
     )
     at_once = jobs_of(jobs, scheduler)
     settings = BuildSettings(
-        choices=_choices(encoder, preset, encoder_args),
+        choices=choices,
         clips=opening,
         heights=heights,
         model=replace(VmafModel.parse(vmaf_model), beside=judge.beside),
@@ -225,9 +227,10 @@ def recommend(
             best = found[at].cheapest(0)
             if best is not None:
                 try:
-                    applied[at] = apply_answer(desk, *best, judge, out)
-                except (BadClip, CannotRun) as refusal:
-                    found[at] = replace(found[at], failures=(refusal,))
+                    applied[at] = apply_answer(desk, *best, judge, out, confidence=confidence)
+                except (BadInput, CannotRun) as refusal:
+                    failures = (*found[at].failures, refusal)
+                    found[at] = replace(found[at], failures=failures)
     conclude(found, applied, judge, question, as_json=as_json)
 
 

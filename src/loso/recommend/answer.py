@@ -202,10 +202,6 @@ class Subject:
         probes = yield self._cells(place)
         return self._tried(place, probes)
 
-    def whole(self, place: int) -> Cell:
-        """Return what codes the whole clip at one setting."""
-        return self.desk.cell(self.clip, self.choice, self.scale.rates[place], self.height)
-
     def _cells(self, place: int) -> Sequence[Cell]:
         rate = self.scale.rates[place]
         coded = [segment.clip for segment in self.segments] or [self.clip]
@@ -219,7 +215,9 @@ class Subject:
             place=place,
             rate=rate,
             cq=self.choice.encoder.cq(rate),
-            score=self.judge.score([(probe.cell, probe.measured) for probe in probes]),
+            score=self.judge.score(
+                [(probe.cell, probe.measured) for probe in probes], is_cut=bool(self.segments)
+            ),
             bitrate_kbps=float(coded_bytes * 8 * self.clip.fps / frames) / 1000,
             probes=probes,
         )

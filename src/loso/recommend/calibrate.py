@@ -6,7 +6,7 @@ segments alone say of that setting. Both are kept: the next question finds them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import starmap
 
@@ -41,6 +41,9 @@ class Grounds:
         self._cut = dict(zip(clips, desk.cut(clips, question.sampling), strict=True))
         for clip in [clip for clip, segments in self._cut.items() if not segments]:
             say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
+            del self._cut[clip]
+        for clip in _repeated(self._cut):
+            say(f"warning: {clip.src} is a clip of --calibrate-on once more, and counts once")
             del self._cut[clip]
         self._needs: dict[tuple[Clip, Way, float], float] = {}
 
@@ -86,6 +89,9 @@ class Grounds:
         return [other for other in self._cut if other.sha256 != clip.sha256]
 
     def _need(self, clip: Clip, way: Way, target: float) -> Work[float]:
+        # What the segments have to show is the target and the margin that the judge asks for.
+        of_judge = self._judge.bound(way.choice.encoder.name, target, self.confidence)
+        target += of_judge.margin if of_judge else 0.0
         # A clip that is smaller than the height asked for is coded at its own.
         own = replace(way, height=min(way.height or clip.height, clip.height))
         whole = Subject.of(self._desk, clip, own, self._judge, self._question)
@@ -97,3 +103,14 @@ class Grounds:
         cut = replace(whole, segments=self._cut[clip])
         found = yield from cut.probe(missing)
         return found.score.lower - target
+
+
+def _repeated(clips: Iterable[Clip]) -> list[Clip]:
+    """Return the clips whose content was there before, under another name."""
+    seen: set[str] = set()
+    again = []
+    for clip in clips:
+        if clip.sha256 in seen:
+            again.append(clip)
+        seen.add(clip.sha256)
+    return again

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from loso.calibration import OpenedRun, clip_numbers, open_run
 from loso.corpus.load import Corpus
-from loso.errors import BadEvidence
-from loso.intervals import CLIP
+from loso.errors import BadEvidence, BadSettings
+from loso.intervals import CLIP, LEAST_SOURCES
 from loso.metrics.pooling import pool_scores
 from loso.predict import Predictor
-from loso.recommend.bound import NO_NEED, Bound, fit_bound
+from loso.recommend.bound import Bound, fit_bound
 from loso.recommend.curve import Curve, falling
 
 __all__ = ["Grid", "RunGrounds", "grids_of"]
@@ -47,18 +47,20 @@ class Grid:
     truth: NDArray[np.float64]
     estimate: NDArray[np.float64]
 
-    def need(self, target: float) -> float:
-        """Return the margin that a choice on this source needs, at least; -inf where none can fail.
+    def need(self, target: float) -> float | None:
+        """Return the margin that a choice on this source needs, None where the grid cannot say.
 
-        Between the settings both curves are interpolated as falling ones. Beyond the worst setting
-        nothing is known and nothing claimed; where even the best one truly misses, that one counts.
+        It says nothing of a target that none of its settings truly meets, or that all do: where the
+        truth crosses that lies beyond it. Between the settings both curves are interpolated as
+        falling ones; an estimate that rises again further on counts too, as it could be chosen.
         """
+        misses = self.truth < target
+        if misses.all() or not misses.any():
+            return None
         truth, estimate = (self._curve(values) for values in (self.truth, self.estimate))
         places = np.linspace(self.cq[0], self.cq[-1], _STEPS)
-        missing = np.flatnonzero(truth(places) < target)
-        if not len(missing):
-            return NO_NEED
-        return float(estimate(places[missing[:1]])[0]) - target
+        first = places[truth(places) < target][:1]
+        return float(max(*estimate(first), self.estimate[misses].max())) - target
 
     def _curve(self, values: NDArray[np.float64]) -> Curve:
         return falling(list(zip(self.cq.tolist(), values.tolist(), strict=True)))
@@ -129,6 +131,15 @@ class RunGrounds:
         grids = of_encoder or self._grids
         needs: dict[str, list[float]] = {}
         for grid in grids:
-            needs.setdefault(grid.src, []).append(grid.need(target))
+            if (need := grid.need(target)) is not None:
+                needs.setdefault(grid.src, []).append(need)
+        if len(needs) < LEAST_SOURCES:
+            raise BadSettings(
+                f"too few sources of the run were coded to above and below {target:g}",
+                where="--run",
+                expected=f"at least {LEAST_SOURCES}",
+                found=f"{len(needs)}",
+                fix="leave out --run and --corpus, or choose a target that the corpus spans",
+            )
         by = "by the model" if of_encoder else f"by the model, whose run has no {encoder}"
         return fit_bound(needs, confidence, estimated=f"estimated {by}")

@@ -84,7 +84,7 @@ class Judge(ABC):
         return None
 
     @abstractmethod
-    def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
+    def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:
         """Return the clip's score from its measured segments, or from the one that is all of it."""
 
     @abstractmethod
@@ -168,13 +168,13 @@ class MetricJudge(Judge):
         """None: it is measured."""
         return None
 
-    def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
+    def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:
         """Return the pooled score of all frames.
 
         The first of each segment does not count: it has no motion before it, which lowers VMAF, and
         it is coded as a key frame, which few frames of the whole clip are.
         """
-        first = 1 if len(measured) > 1 else 0
+        first = 1 if is_cut else 0
         frames = [score for _, each in measured for score in self._frames(each)[first:]]
         pooled = float(pool_scores(frames, np.zeros(len(frames)))[self.pool][0])
         return Score(pooled, pooled)

@@ -90,9 +90,9 @@ class ModelJudge(Judge):
         """Return what the model's run says of choices, where it was given."""
         return None if self.grounds is None else self.grounds.bound(encoder, target, confidence)
 
-    def score(self, measured: Sequence[tuple[Cell, Measurement]]) -> Score:
+    def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:
         """Return the model's score of the clip, pooled as the model's intervals are."""
-        rows = pl.DataFrame(_rows(measured), infer_schema_length=None)
+        rows = pl.DataFrame(_rows(measured, is_cut=is_cut), infer_schema_length=None)
         level = None if self.grounds else self.asked_level
         prediction = self.predictor.predict(rows, level=level)
         (clip,) = prediction.clips.iter_rows(named=True)
@@ -123,13 +123,13 @@ class ModelJudge(Judge):
         return manifest.target_range or manifest.target_seen
 
 
-def _rows(measured: Sequence[tuple[Cell, Measurement]]) -> list[dict[str, Any]]:
+def _rows(measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> list[dict[str, Any]]:
     """Return a row for each frame; those of several segments as the rows of one clip.
 
     The first frame of each segment is left out, as it has no motion before it. Bitrate and size are
     those of all segments together.
     """
-    if len(measured) == 1:
+    if not is_cut:
         return rows_of(*measured[0])
     cell = measured[0][0]
     coded_bytes = sum(sum(each.packet_bytes) for _, each in measured)

@@ -45,6 +45,8 @@ def record_of(
         "metric": judge.name,
         "pool": question.pool,
         "max_encodes": question.max_encodes,
+        "step": question.step,
+        "confidence": question.confidence,
         "codings": [_coding(coding, judge) for coding in codings],
         "cheapest": [_cheapest(found, at) for at in range(len(question.targets))],
         "comparison": [_beside(beside) for beside in compare(codings)] if codings[1:] else [],
@@ -148,7 +150,7 @@ def _answer(coding: Coding, answer: Answer, judge: Judge) -> dict[str, Any]:
         "cq": None,
         "score": None,
         "lower": None,
-        "level": None if chosen is None else level_of(answer, judge),
+        "level": None if lower_of(coding, answer, judge) is None else level_of(answer, judge),
         "n_calibration_sources": None if answer.bound is None else answer.bound.n_sources,
         "bitrate_kbps": None,
         "evidence": evidence_of(coding, answer, judge),
@@ -185,7 +187,7 @@ def _applied(applied: Applied) -> dict[str, Any]:
     return {
         "file": str(applied.path),
         "score": applied.score.value,
-        "lower": applied.score.lower,
+        "lower": applied.lower,
         "bitrate_kbps": round(applied.bitrate_kbps, 3),
         "held": applied.held,
     }

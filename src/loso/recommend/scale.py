@@ -18,6 +18,10 @@ FINE_STEP: Final = 0.25
 
 _DIGITS: Final = 9
 
+_LEAST: Final = {"libsvtav1": 4}
+"""The best setting that is asked for, where those beyond it cannot be relied on: at CRF 1 to 3
+SVT-AV1 (ffmpeg n9.0.2) wrote streams of half of twelve clips that decode to something else."""
+
 _SPREADS: Final = {
     "libx264": ((0.0, 1.0), (0.0, 1.0)),
     "libsvtav1": ((0.0, 0.31, 0.63, 0.82, 0.97, 1.0), (0.0, 0.35, 0.47, 0.57, 0.67, 0.69)),
@@ -61,6 +65,7 @@ def scale_of(encoder: Encoder, step: float | None = None) -> Scale:
     ['0', '0.25', '0.5']
     """
     low, high = encoder.quality_range
+    low = _LEAST.get(encoder.name, low)
     if step is None:
         step = 1.0 if encoder.whole_quality else FINE_STEP
     if not 0.01 <= step <= high - low or (encoder.whole_quality and step != int(step)):

@@ -90,7 +90,7 @@ class _Round(Generic[_T]):
                 if failure is not None:
                     self._go_on(at, partial(self._works[at].throw, failure))
                 elif not asked.missing & self._futures.keys():
-                    self._go_on(at, self._answering(at, asked))
+                    self._go_on(at, partial(self._answer, at, asked))
             return
 
     def _go_on(self, at: int, step: Callable[[], Sequence[Cell]]) -> None:
@@ -105,18 +105,19 @@ class _Round(Generic[_T]):
                 if missing:
                     self._asked[at] = asked
                     return
-                step = self._answering(at, asked)
+                step = partial(self._answer, at, asked)
         except StopIteration as end:
             self._outcomes[at] = end.value
         except _ENDS_ONE as refusal:
             self._outcomes[at] = refusal
 
-    def _answering(self, at: int, asked: _Asked) -> Callable[[], Sequence[Cell]]:
+    def _answer(self, at: int, asked: _Asked) -> Sequence[Cell]:
+        """Send a piece of work its probes; return what it asks for next."""
         probes = tuple(
             self._desk.kept(cell, mark, stored=mark not in asked.missing)
             for cell, mark in zip(asked.cells, asked.marks, strict=True)
         )
-        return partial(self._works[at].send, probes)
+        return self._works[at].send(probes)
 
     def _begin(self, cells: Sequence[Cell], marks: Sequence[str]) -> list[str]:
         """Return the marks of those cells that are not stored, all of them at work now."""
