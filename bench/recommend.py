@@ -60,8 +60,6 @@ JUDGE = MetricJudge("vmaf", "mean")
 FPS = 25
 USUAL = {"libx264": (10, 46), "libx265": (10, 46), "libsvtav1": (10, 55)}
 """Where bisection begins: CRF of everyday use. It looks beyond where an end is the answer."""
-SOUND = {"libsvtav1": 4}
-"""The least CRF that the truth is measured at: below it some clips came out undecodable."""
 STRIDE = 5
 """The truth is sampled so far apart first; between the settings about the targets all are coded."""
 ABOVE, BELOW = 2.0, 6.0
@@ -369,13 +367,12 @@ def exhaust(
                 except CannotRun:
                     failed.append(place)
 
-    first = max(SOUND.get(whole.choice.encoder.name, 0) - int(whole.scale.cq[0]), 0)
-    sparse = sorted({*range(first, settings, STRIDE), settings - 1})
+    sparse = sorted({*range(0, settings, STRIDE), settings - 1})
     yield from measure(sparse)
     sparse = [at for at in sparse if at in tried]
     above = [at for at in sparse if tried[at].score.value >= max(targets) + ABOVE]
     below = [at for at in sparse if tried[at].score.value < min(targets) - BELOW]
-    near = max(above, default=first), min(below, default=settings - 1)
+    near = max(above, default=0), min(below, default=settings - 1)
     yield from measure([*range(near[0], near[1] + 1), *also])
     found = Truth(
         scores={at: each.score.value for at, each in sorted(tried.items())},
