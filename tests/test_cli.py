@@ -83,8 +83,8 @@ def test_help_says_values_defaults_and_what_is_required(loso, monkeypatch):
     _, out, _ = loso("corpus", "build", "-h")
     assert "\n  CLIP...             " in out
     assert re.search(r"\n  --encoder NAME +ffmpeg's name .*\[required\]\n", out)
-    assert re.search(r"\n  --timeout NUM +Seconds one cell may take. \[default: 3600\]\n", out)
-    assert re.search(r"\n  --jobs N +Cells", out)
+    assert re.search(r"\n  --timeout NUM +Seconds one encode may take. \[default: 3600\]\n", out)
+    assert re.search(r"\n  --jobs N +Encodes", out)
     assert out.index("\nOptions\n") < out.index("\nRaw YUV clips\n") < out.index("Every command")
     _, out, _ = loso("train", "-h")
     assert "\n  --standardise-target / --no-standardise-target\n      " in out

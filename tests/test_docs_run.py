@@ -47,7 +47,7 @@ def more_words(name, asked):
     if name == "loso sweep":
         return ["--pairs", "11"]  # of twelve sources, the most there are, the fewest that it takes
     if name == "loso recommend" and asked["model"]:
-        return ["--target", "30"]  # a model of made-up rows promises little
+        return ["--target", "70"]  # a model of made-up rows promises little
     if name == "loso corpus build":
         # 1920x1080 is what is read, not what is coded twenty times
         large = asked["scale"] or any(clip.suffix == ".yuv" for clip in asked["clips"])

@@ -57,6 +57,7 @@ RECOMMEND = (
     "recommend noise.yuv --width 96 --height 64 --fps 25 --encoder libx264 --preset ultrafast "
     "--target 60 --max-encodes 3 --parts tried.parts --apply coded.mp4"
 )
+OF_SEGMENTS = f"{RECOMMEND.replace('noise', 'long')} --segments 1 --segment-seconds 0.2"
 RUN = f"run {OF_RUN} --out-dir run --hidden 2 --epochs 2 --force"
 
 CODES = {"full": 3, "limit": 3, "deny": 2, "remove": 3}
@@ -130,6 +131,12 @@ TABLE = [
     Written("merged.parquet", "corpus.store.write_corpus", f"{MERGE}.parquet"),
     Written("merged.manifest.json", "corpus.merge.merge_corpora", f"{MERGE}.jsonl"),
     Written("coded.mp4", "recommend.apply.apply_answer", RECOMMEND),
+    Written(
+        "tried.parts/*.scan",
+        "recommend.desk.Desk._scan",
+        OF_SEGMENTS,
+        without="tried.parts/*.scan",
+    ),
     Written("swept/sweep.json", "sweep.records.write_sweep", SWEEP),
     Written(
         "swept/fits/*.kept",
@@ -140,7 +147,8 @@ TABLE = [
     ),
 ]
 
-HELD = [TRAIN, CALIBRATE, ABLATE, PROMOTE, EXPORT, FLIP, UNFLIP, BUILD, SWEEP, RECOMMEND]
+HELD = [TRAIN, CALIBRATE, ABLATE, PROMOTE, EXPORT, FLIP, UNFLIP, BUILD, SWEEP]
+HELD += [RECOMMEND, OF_SEGMENTS]
 """Commands that keep others out of the folder they write in; of any others the last one wins."""
 
 
@@ -221,6 +229,7 @@ def base(server, tmp_path_factory):
         half.write_ndjson(folder / f"{name}.jsonl")
     picture = np.random.default_rng(0).integers(0, 255, (2, 96 * 64 * 3 // 2), dtype=np.uint8)
     (folder / "noise.yuv").write_bytes(picture.tobytes())
+    (folder / "long.yuv").write_bytes(picture.tobytes() * 20)
     frames = [{"frameNum": 0, "metrics": {**dict.fromkeys(CANONICAL_6, 0.5), "vmaf": 90.0}}]
     for clip in ("ant_20", "bee_20"):
         text = json.dumps({"version": "3.0.0", "frames": frames})

@@ -147,7 +147,7 @@ def test_a_system_without_these_files_is_asked_another_way(root, monkeypatch):
 def test_what_is_not_told_otherwise_takes_the_cores_that_it_may_use(monkeypatch):
     few = Cores(usable=3, present=64, limit=2.5)
     monkeypatch.setattr("loso.engine.cores", lambda: few)
-    monkeypatch.setattr("loso.cli.corpus.cores", lambda: few)
+    monkeypatch.setattr("loso.cli.coding.cores", lambda: few)
     asked = {}
 
     def taken(name):
