@@ -504,6 +504,7 @@ def test_a_folder_that_is_removed_between_files_is_said(server, work, row):
 @pytest.mark.parametrize("command", HELD, ids=lambda command: " ".join(command.split()[:2]))
 def test_a_second_one_in_the_folder_is_refused_until_the_first_is_dead(server, work, command):
     row = next(row for row in TABLE if row.command == command)
+    prepare(row, work)
     stopped = server.run(command, work, "stop", row.name, "written")
     second = server.run(command, work)
     hold_refused(second, 3)
