@@ -45,6 +45,14 @@ def child():
     return stored._DECODER._child
 
 
+def gone(pid, within_s):
+    """Wait until nothing is left of a process, not even a zombie."""
+    end = time.monotonic() + within_s
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 # -- What comes back ------------------------------------------------------------------------------
 
 NUMBERS = [1, None, 3]
@@ -102,7 +110,7 @@ def test_a_process_that_nobody_needs_goes_and_another_one_comes(program):
     program("d._IDLE_S = 0.05")
     read_parquet(SMALL)
     first = child()
-    assert first.wait(timeout=60) == 0
+    gone(first.pid, within_s=60)
     assert read_parquet(SMALL).height == 3
     assert child() is not first
 

@@ -25,7 +25,6 @@ from loso.corpus.names import NamePattern
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadInput, CannotRun, LosoError, MissingTool
 from loso.schema import CANONICAL_6
-from loso.stored import end_decoder
 from loso.video.clips import ClipSettings, open_clip
 from loso.video.encoders import ENCODERS, Rate
 from loso.video.ffmpeg import FfmpegSession, demuxers_of, find_ffmpeg
@@ -581,7 +580,6 @@ def test_an_encoder_that_misbehaves_costs_its_own_cell(build, ffmpeg, content, t
 
 def wait_until_gone(folder):
     """Wait until no process works below `folder`, and this one has no dead child."""
-    end_decoder()  # of Parquet: it ends by itself after a while, and is waited for when it is used
     end = time.monotonic() + 30
     while (found := [*processes_in(folder), *zombies()]) and time.monotonic() < end:
         time.sleep(0.05)

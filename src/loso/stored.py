@@ -178,6 +178,8 @@ class _Decoder:
             raise CannotRun(problem) from None
         self._owner = os.getpid()
         atexit.register(self.end)
+        # Waited for from the start: it ends by itself, too, and would be left a zombie until then.
+        threading.Thread(target=self._child.wait, daemon=True).start()
         return self._child
 
     def end(self) -> int:
