@@ -18,52 +18,37 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binom
-
 from loso.corpus.choices import read_choices
 from loso.corpus.plan import BuildSettings
-from loso.errors import CannotRun, LosoError
-from loso.intervals import supports
-from loso.recommend.answer import Subject, Tried, Way
+from loso.errors import LosoError
+from loso.recommend.answer import Subject, Way
 from loso.recommend.ask import ask
-from loso.recommend.bound import fit_bound, need_of
 from loso.recommend.calibrate import Grounds
 from loso.recommend.desk import Desk, at_desk
-from loso.recommend.judge import MetricJudge
 from loso.recommend.question import Question
 from loso.recommend.scale import scale_of
-from loso.recommend.search import bracket_of, next_setting, predicted
-from loso.recommend.segments import Sampling, Segment
+from loso.recommend.segments import Segment
 from loso.recommend.work import Work, carry_out
 from loso.video.clips import Clip, ClipSettings
-from loso.video.encoders import ENCODERS
 from loso.video.ffmpeg import Ffmpeg, find_ffmpeg
+from recommend_answers import Asked, judged, print_answers, summary
+from recommend_promises import all_promises, curves_of, print_promises
+from recommend_truth import JUDGE, Kind, Truth, cut_up, print_truths, tell, truths_of
 
-Vector = NDArray[np.float64]
-
-JUDGE = MetricJudge("vmaf", "mean")
 FPS = 25
 USUAL = {"libx264": (10, 46), "libx265": (10, 46), "libsvtav1": (10, 55)}
 """Where bisection begins: CRF of everyday use. It looks beyond where an end is the answer."""
-STRIDE = 5
-"""The truth is sampled so far apart first; between the settings about the targets all are coded."""
-ABOVE, BELOW = 2.0, 6.0
-"""So many points beyond the highest and the lowest target count as near."""
 N_SCENES, N_LONG = 3, 6
 SYNTHETIC = {
     "mandelbrot": "mandelbrot=size={size}:rate=25,noise=alls=4:allf=t",
@@ -74,64 +59,8 @@ SYNTHETIC = {
 }
 """As many of them as make the long clips up to `N_LONG`, two at least."""
 MEZZANINE = ("-c:v", "libx264", "-crf", "10", "-preset", "veryfast", "-pix_fmt", "yuv420p")
-LEVELS, N_KNOWN, TRIALS = (0.8, 0.9, 0.95), (4, 9, 19), 1000
-SHIFT, SPREAD = 3.0, 0.5
-"""Of simulated sources: how far in settings curves are moved, and by what errors are scaled (both
-standard deviations, that of the scale in the logarithm)."""
-ERRORS = {"as measured": (1,), "of either sign": (1, -1)}
-SURE = 1e-3
-"""The chance that a bound which holds is reported as broken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One question, answered in one way; `place` is on the encoder's scale, -1 for no answer."""
-
-    kind: str
-    clip: str
-    encoder: str
-    target: float
-    way: str
-    place: int
-    settled: bool
-    encodes: int
-    frames: int
-    seconds: float
-    core_seconds: float
-    margin: float = 0.0
-    failure: str = ""
-
-
-@dataclass(kw_only=True)
-class Truth:
-    """What whole encodes of a clip score, by place on the scale; every one in `near` is there."""
-
-    scores: dict[int, float]
-    kbps: dict[int, float]
-    near: tuple[int, int]
-    segments: dict[int, float] = field(default_factory=dict)
-    failed: list[int] = field(default_factory=list)
-    """Settings whose encode did not decode."""
-
-    def cheapest(self, target: float) -> int:
-        """Return the cheapest setting that meets a target, -1 where none does."""
-        return bracket_of(self.scores, target, max(self.scores) + 1).meets
-
-    def rises(self) -> list[float]:
-        """Return by how much the score rises to the next cheaper setting, wherever it does."""
-        low, high = self.near
-        near = [score for at, score in sorted(self.scores.items()) if low <= at <= high]
-        steps = [after - before for before, after in pairwise(near)]
-        return [step for step in steps if step > 0]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Clips of one kind, and how they are opened and coded."""
-
-    name: str
-    paths: Sequence[Path]
-    settings: BuildSettings
+CONFIDENCE = 0.8
+"""Of the answers that have a bound."""
 
 
 # -- Clips ----------------------------------------------------------------------------------------
@@ -277,7 +206,7 @@ def ask_all(
         ways = {"bisection": ask_bisection, loso: ask_loso}
         if calibrated:
             known = [other for other in kind.paths if other != path]
-            ways["segments, bound"] = partial(ask_loso, known=known, confidence=LEVELS[0])
+            ways["segments, bound"] = partial(ask_loso, known=known, confidence=CONFIDENCE)
         order = list(ways)
         for way in order[at % len(ways) :] + order[: at % len(ways)]:
             with tempfile.TemporaryDirectory(dir=work) as name:
@@ -316,7 +245,7 @@ def calibrate(
     started, spent = time.perf_counter(), core_seconds()
     question = Question(targets=tuple(targets), step=1.0)
     with at_desk(kind.paths, kind.settings, ffmpeg, parts=parts) as desk:
-        grounds = Grounds(desk, desk.clips, JUDGE, question, confidence=LEVELS[0], say=tell)
+        grounds = Grounds(desk, desk.clips, JUDGE, question, confidence=CONFIDENCE, say=tell)
         grounds.measure(desk.clips, [Way(choice=choice) for choice in kind.settings.choices])
     tell("calibrated")
     return {
@@ -324,11 +253,6 @@ def calibrate(
         "seconds": time.perf_counter() - started,
         "core_seconds": core_seconds() - spent,
     }
-
-
-def cut_up(desk: Desk) -> list[tuple[Clip, tuple[Segment, ...]]]:
-    """Return each clip of a desk with the segments that stand for it."""
-    return list(zip(desk.clips, desk.cut(desk.clips, Sampling()), strict=True))
 
 
 def marks_of(desk: Desk, clip: Clip, segments: Sequence[Segment]) -> set[str]:
@@ -348,246 +272,7 @@ def core_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-# -- Truth ----------------------------------------------------------------------------------------
-
-
-def exhaust(
-    whole: Subject, segments: Sequence[Segment], targets: Sequence[float], also: Sequence[int]
-) -> Work[Truth]:
-    """Return the truth of a clip: every setting near the targets, and those of `also`."""
-    settings = len(whole.scale)
-    tried: dict[int, Tried] = {}
-    failed: list[int] = []
-
-    def measure(places: Iterable[int]) -> Work[None]:
-        for place in places:
-            if place not in tried:
-                try:
-                    tried[place] = yield from whole.probe(place)
-                except CannotRun:
-                    failed.append(place)
-
-    sparse = sorted({*range(0, settings, STRIDE), settings - 1})
-    yield from measure(sparse)
-    sparse = [at for at in sparse if at in tried]
-    above = [at for at in sparse if tried[at].score.value >= max(targets) + ABOVE]
-    below = [at for at in sparse if tried[at].score.value < min(targets) - BELOW]
-    near = max(above, default=0), min(below, default=settings - 1)
-    yield from measure([*range(near[0], near[1] + 1), *also])
-    found = Truth(
-        scores={at: each.score.value for at, each in sorted(tried.items())},
-        kbps={at: each.bitrate_kbps for at, each in sorted(tried.items())},
-        near=near,
-        failed=failed,
-    )
-    if segments:
-        cut = replace(whole, segments=tuple(segments))
-        for place in range(near[0], near[1] + 1):
-            probed = yield from cut.probe(place)
-            found.segments[place] = probed.score.value
-    return found
-
-
-def truths_of(
-    kind: Kind,
-    targets: Sequence[float],
-    ffmpeg: Ffmpeg,
-    parts: Path,
-    *,
-    jobs: int,
-    asked: Sequence[Asked],
-) -> dict[tuple[str, str], Truth]:
-    """Return the truth by clip and encoder; what `parts` holds is not coded again."""
-
-    def progress(done: float, total: float, note: str = "") -> None:
-        del total
-        if done and done % 100 == 0:
-            tell(f"{kind.name}: the truth, {done:.0f} encodes, {note}")
-
-    question = Question(targets=tuple(targets), step=1.0)
-    with at_desk(
-        kind.paths, kind.settings, ffmpeg, parts=parts, jobs=jobs, progress=progress
-    ) as desk:
-        works, keys = [], []
-        for (clip, segments), choice in product(cut_up(desk), kind.settings.choices):
-            key = clip.src, choice.encoder.name
-            also = [one.place for one in asked if (one.clip, one.encoder) == key and one.place >= 0]
-            whole = Subject.of(desk, clip, Way(choice=choice), JUDGE, question)
-            works.append(exhaust(whole, segments, targets, also))
-            keys.append(key)
-        found = {}
-        for key, truth in zip(keys, carry_out(desk, works), strict=True):
-            if isinstance(truth, LosoError):
-                raise truth
-            found[key] = truth
-        return found
-
-
-# -- Tables ---------------------------------------------------------------------------------------
-
-
-def judged(asked: Sequence[Asked], truths: Mapping[tuple[str, str], Truth]) -> list[dict[str, Any]]:
-    """Return every answer beside the truth, and its cost beside that of bisection."""
-    rival = {(one.clip, one.encoder, one.target): one for one in asked if one.way == "bisection"}
-    rows = []
-    for one in asked:
-        truth = truths[one.clip, one.encoder]
-        best = truth.cheapest(one.target)
-        beside = rival[one.clip, one.encoder, one.target]
-        if beside.failure:
-            continue
-        # The file itself: of whole encodes it is one of those, segments leave it to be coded.
-        more = beside.seconds / beside.encodes if one.way.startswith("segments") else 0.0
-        row = asdict(one) | {
-            "best": best,
-            "score": truth.scores.get(one.place),
-            "met": None,
-            "steps": None,
-            "percent": None,
-            "seconds_ratio": one.seconds / beside.seconds,
-            "seconds_with_file_ratio": (one.seconds + more) / beside.seconds,
-            "core_seconds_ratio": one.core_seconds / beside.core_seconds,
-            "frames_ratio": one.frames / beside.frames,
-        }
-        if one.place >= 0:
-            row["met"] = truth.scores[one.place] >= one.target
-            row["steps"] = best - one.place
-            if best >= 0:
-                row["percent"] = 100 * (truth.kbps[one.place] / truth.kbps[best] - 1)
-        rows.append(row)
-    return rows
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the figures of each kind of clips, encoder and way; of long ones by origin as well."""
-    rows = [*rows]
-    for row in [row for row in rows if row["kind"] == "long"]:
-        rows.append(row | {"kind": "synthetic" if row["clip"] in SYNTHETIC else "spliced"})
-    keys = dict.fromkeys((row["kind"], row["encoder"], row["way"]) for row in rows)
-    found = []
-    for key in sorted(keys):
-        all_own = [row for row in rows if (row["kind"], row["encoder"], row["way"]) == key]
-        own = [row for row in all_own if not row["failure"]]
-        given = [row for row in own if row["place"] >= 0]
-        kept = [row for row in given if row["met"]]
-        percent = [row["percent"] for row in kept]
-        figures = {
-            "questions": len(all_own),
-            "failed": len(all_own) - len(own),
-            "answers": len(given),
-            "met": len(kept),
-            "settled": sum(row["settled"] for row in given),
-            "short_by": max([0.0, *(row["target"] - row["score"] for row in given)]),
-            "steps": statistics.median(row["steps"] for row in given) if given else None,
-            "most_steps": max((row["steps"] for row in given), default=None),
-            "percent": statistics.median(percent) if percent else None,
-            "most_percent": max(percent, default=None),
-            "encodes": statistics.mean(row["encodes"] for row in own),
-            "seconds": statistics.median(row["seconds"] for row in own),
-        }
-        for name in (name for name in own[0] if name.endswith("_ratio")):
-            by_clip: dict[str, list[float]] = {}
-            for row in own:
-                by_clip.setdefault(row["clip"], []).append(row[name])
-            figures[name] = statistics.median(map(statistics.median, by_clip.values()))
-        found.append(dict(zip(("kind", "encoder", "way"), key, strict=True)) | figures)
-    return found
-
-
-# -- Simulated sources ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """What a clip and its segments score at each setting, (settings,), both falling."""
-
-    whole: Vector
-    cut: Vector
-    usual: Vector
-    """Where a search begins."""
-
-
-def curves_of(truth: Truth, encoder: str) -> Curves:
-    """Return curves through what was measured, beyond it as such curves usually go on."""
-    low, high = truth.near
-    usual = JUDGE.prior(scale_of(ENCODERS[encoder], 1.0).usual_places)
-    whole = predicted(truth.scores, usual)
-    places = np.arange(low, high + 1)
-    error = [truth.segments[at] - truth.scores[at] for at in places.tolist()]
-    cut = whole + np.interp(np.arange(len(usual)), places, error)
-    return Curves(whole, np.minimum.accumulate(cut), usual)
-
-
-def drawn(
-    random: np.random.Generator, known: Sequence[Curves], signs: Sequence[int]
-) -> tuple[Vector, Vector]:
-    """Return a source's truths and estimates: one clip's curve moved, another's error scaled.
-
-    The error is that which segments had at the same score, times one of `signs`.
-    """
-    one, other = (known[at] for at in random.integers(len(known), size=2))
-    places = np.arange(len(one.whole))
-    truths = np.interp(places + random.normal(0, SHIFT), places, one.whole)
-    error = np.interp(truths, other.whole[::-1], (other.cut - other.whole)[::-1])
-    estimates = truths + random.choice(signs) * error * np.exp(random.normal(0, SPREAD))
-    return truths, np.minimum.accumulate(np.clip(estimates, 0, 100))
-
-
-def choose(estimates: Vector, aim: float, usual: Vector) -> int:
-    """Return the setting that a search settles on, -1 where none meets the aim."""
-    scores: dict[int, float] = {}
-    while (place := next_setting(scores, aim, usual, made=len(scores))) is not None:
-        scores[place] = float(estimates[place])
-    return bracket_of(scores, aim, len(usual)).meets
-
-
-def promises(
-    random: np.random.Generator,
-    known: Sequence[Curves],
-    *,
-    n_known: int,
-    level: float,
-    targets: Sequence[float],
-    errors: str,
-) -> dict[str, Any]:
-    """Return how many promises to new sources were kept, with a bound and without, and its cost."""
-    margins: list[float] = []
-    kept = {True: 0, False: 0}
-    steps: dict[bool, list[int]] = {True: [], False: []}
-    for trial in range(TRIALS):
-        target = targets[trial % len(targets)]
-        sources = [drawn(random, known, ERRORS[errors]) for _ in range(n_known)]
-        needs = {f"{at}": [need_of([*e], [*t], target)] for at, (t, e) in enumerate(sources)}
-        bound = fit_bound(needs, level)
-        truths, estimates = drawn(random, known, ERRORS[errors])
-        best = int(np.sum(truths >= target)) - 1
-        margins.append(bound.margin)
-        for bounded in (True, False):
-            at = choose(estimates, target + bounded * bound.margin, known[0].usual)
-            kept[bounded] += at < 0 or bool(truths[at] >= target)
-            if at >= 0:
-                steps[bounded].append(best - at)
-    return {
-        "errors": errors,
-        "sources": n_known,
-        "level": level,
-        "kept": kept[True] / TRIALS,
-        "least": float(binom.ppf(SURE, TRIALS, level)) / TRIALS,
-        "kept_without": kept[False] / TRIALS,
-        "margin": statistics.median(margins),
-        "steps": statistics.median(steps[True]),
-        "mean_steps": statistics.mean(steps[True]),
-        "mean_steps_without": statistics.mean(steps[False]),
-        "no_answer": TRIALS - len(steps[True]),
-    }
-
-
 # -- The command ----------------------------------------------------------------------------------
-
-
-def tell(text: str) -> None:
-    """Say on stderr what goes on."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -624,74 +309,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=work) as name:
         result["calibration"] = calibrate(long, targets, ffmpeg, Path(name))
         asked += ask_all(long, targets, ffmpeg, work, Path(name))
-    kinds = [long, *([real] if real.paths else [])]
     if real.paths:
         asked += ask_all(real, targets, ffmpeg, work, None)
+    answered: dict[tuple[str, str], set[int]] = {}
+    for one in asked:
+        if one.place >= 0:
+            answered.setdefault((one.clip, one.encoder), set()).add(one.place)
     truths: dict[tuple[str, str], Truth] = {}
-    for kind in kinds:
-        parts = work / "truth"
-        truths |= truths_of(kind, targets, ffmpeg, parts, jobs=options.jobs, asked=asked)
+    for kind in [long, *([real] if real.paths else [])]:
+        truths |= truths_of(
+            *(kind, targets, ffmpeg, work / "truth"), jobs=options.jobs, also=answered
+        )
     rows = judged(asked, truths)
-    random = np.random.default_rng(7)
+    of_long = long.settings.choices[0].encoder.name
     known = [
         curves_of(truth, encoder)
         for (_, encoder), truth in truths.items()
-        if truth.segments and encoder == long.settings.choices[0].encoder.name
+        if truth.segments and encoder == of_long
     ]
     result |= {
         "answers": rows,
-        "summary": summary(rows),
+        "summary": summary(rows, SYNTHETIC),
         "truth": [
             {"clip": clip, "encoder": encoder, **asdict(truth), "rises": truth.rises()}
             for (clip, encoder), truth in truths.items()
         ],
-        "promises": [
-            promises(random, known, n_known=count, level=level, targets=targets, errors=errors)
-            for errors, count, level in product(ERRORS, N_KNOWN, LEVELS)
-            if supports(count, level)
-        ],
+        "promises": all_promises(known, targets),
     }
-    _print(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def _print(result: dict[str, Any]) -> None:
     spent = result["calibration"]
     print(f"calibrating on {spent['clips']} long clips, once: {spent['seconds']:.0f} s")
-    print(
-        f"{'':37}{'met':>9}{'':3}{'short by':>8}{'steps':>7}{'most':>5}{'bitrate':>9}{'most':>7}"
-        f"{'encodes':>9}{'seconds':>9}{'ratio':>7}{'file':>6}{'cores':>7}"
-        f"{'frames':>8}"
-    )
-    for of in result["summary"]:
-        line = f"{of['kind']:10}{of['encoder']:11}{of['way']:16}"
-        line += f"{of['met']:>4} of {of['answers']:<3}/{of['questions']:<3}{of['short_by']:7.2f}"
-        line += f"{of['steps']:7.1f}{of['most_steps']:5}{of['percent']:8.1f}%"
-        line += f"{of['most_percent']:6.1f}%{of['encodes']:9.2f}{of['seconds']:9.2f}"
-        line += f"{of['seconds_ratio']:7.2f}{of['seconds_with_file_ratio']:6.2f}"
-        line += f"{of['core_seconds_ratio']:7.2f}"
-        print(f"{line}{of['frames_ratio']:8.2f}")
+    print_answers(result["summary"])
     print()
-    for of in result["truth"]:
-        low, high = of["near"]
-        errors = [of["segments"][at] - of["scores"][at] for at in of["segments"]]
-        off = f", segments {min(errors):+.2f}..{max(errors):+.2f}" if errors else ""
-        print(
-            f"{of['clip']:28}{of['encoder']:11}{low:3}..{high:<3}{len(of['rises']):3} rises, "
-            f"most {max(of['rises'], default=0.0):.3f}{off}"
-        )
+    print_truths(truths)
     print()
-    print(
-        f"{'errors':16}sources  level   kept  at least  without  margin  steps  mean  without  "
-        "no answer"
-    )
-    for of in result["promises"]:
-        print(
-            f"{of['errors']:16}{of['sources']:7}{of['level']:7.2f}{of['kept']:7.3f}{of['least']:10.3f}"
-            f"{of['kept_without']:9.3f}{of['margin']:8.2f}{of['steps']:7.1f}{of['mean_steps']:6.2f}"
-            f"{of['mean_steps_without']:9.2f}{of['no_answer']:11}"
-        )
+    print_promises(result["promises"])
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
