@@ -89,7 +89,7 @@ def sick(monkeypatch, tmp_path):
     os.utime(path, (1e9, 1e9))
     sign.touch()
     made = Sick(
-        PlayedErrand(parts=tmp_path, sign=sign.name, way=None),
+        PlayedErrand(parts=tmp_path, sign=sign.name, method=None),
         PlayedClip(path, sha256_of(path), identity_of(path)),
         ["agreed"],
     )
@@ -241,7 +241,7 @@ def test_a_worker_that_loses_sight_of_a_clip_while_it_looks_at_it_is_unfit(sick,
         raise BadClip("cannot be read (Stale file handle)", where=str(path))
 
     monkeypatch.setattr(worker, "open_clip", open_clip)
-    sick.errand.way = SimpleNamespace(timeout_s=1.0)
+    sick.errand.method = SimpleNamespace(timeout_s=1.0)
     kind, text = (UnfitWorker, "does not see a clip") if gone else (BadClip, "Stale file handle")
     with pytest.raises(kind, match=text):
         worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings())
@@ -255,7 +255,7 @@ def test_a_worker_that_loses_sight_of_a_clip_while_it_scans_it_is_unfit(sick, mo
         raise CannotRun("ffmpeg failed")
 
     monkeypatch.setattr(worker, "scan_clip", scan_clip)
-    sick.errand.way = SimpleNamespace(timeout_s=1.0)
+    sick.errand.method = SimpleNamespace(timeout_s=1.0)
     kind, text = (UnfitWorker, "does not see a clip") if gone else (CannotRun, "ffmpeg failed")
     with pytest.raises(kind, match=text):
         worker.scan_for(sick.errand, sick.clip)

@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loso.corpus.cells import Way
 from loso.corpus.manifest import describe, manifest_path
 from loso.corpus.parts import Parts, folder_for
 from loso.corpus.place import Place
 from loso.corpus.plan import BuildSettings, Cell, Plan, rows_of
-from loso.corpus.prepare import prepare, refuse_names, trials_of
+from loso.corpus.prepare import prepare
 from loso.corpus.remote import place_of
 from loso.errors import BadSettings, CannotRun, LostCluster
 from loso.executors import Cluster
@@ -71,21 +70,15 @@ def build_corpus(
             expected="a name that ends in .jsonl or .jsonl.gz",
             found=out.name,
         )
-    if jobs < 1:
-        raise BadSettings("--jobs must be at least 1", found=f"{jobs}")
     started = time.monotonic()
     steps = not ffmpeg.has_loopback if two_step is None else two_step
     store = Parts(parts or _parts_of(out))
     if out.is_dir():
         raise BadSettings("is a folder", where=f"--out {out}", expected="a file")
-    refuse_names(clips)
-    way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=steps)
-    trials = trials_of(settings)
-
     somewhere = place_of(
-        *(cluster, ffmpeg, way, store),
+        *(cluster, ffmpeg, settings, store),
         clips=clips,
-        trials=trials,
+        two_step=steps,
         jobs=jobs,
         progress=progress,
         say=say,

@@ -15,7 +15,7 @@ from loso.video.clips import Clip
 from loso.video.ffmpeg import FfmpegSession
 from loso.video.measure import Measurement, VmafModel, measure
 
-__all__ = ["Way", "measure_cell"]
+__all__ = ["Method", "measure_cell"]
 
 ATTEMPTS: Final = 2
 """A failed cell is tried once more: drivers and memory have bad moments. All attempts share the
@@ -23,29 +23,31 @@ cell's time, so what was stopped for taking too long is not started again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """What cells of one build are measured with, ffmpeg apart."""
+class Method:
+    """How the cells of one build are measured, ffmpeg apart."""
 
     model: VmafModel
     timeout_s: float
     two_step: bool
 
 
-def measure_cell(mark: str, cell: Cell, way: Way, session: FfmpegSession, store: Parts) -> None:
+def measure_cell(
+    mark: str, cell: Cell, method: Method, session: FfmpegSession, store: Parts
+) -> None:
     """Measure a cell and keep it in `store` as `mark`; CannotRun where either fails.
 
     A part that cannot be saved fails its own cell: the others may be smaller, or the disk free by
     then. BadClip where the clip's file changed: the part would hold other content than its name
     says.
     """
-    measured = _measure(cell, way, session, store)
+    measured = _measure(cell, method, session, store)
     try:
         store.save(mark, measured)
     except BadInput as refusal:
         raise CannotRun(refusal.problem, where=refusal.where) from None
 
 
-def _measure(cell: Cell, way: Way, session: FfmpegSession, store: Parts) -> Measurement:
+def _measure(cell: Cell, method: Method, session: FfmpegSession, store: Parts) -> Measurement:
     """Return a cell's measurement, trying again after a failure that left the time for it."""
     started = time.monotonic()
     spent_s = 0.0
@@ -56,15 +58,15 @@ def _measure(cell: Cell, way: Way, session: FfmpegSession, store: Parts) -> Meas
                 return measure(
                     cell.clip,
                     cell.encode,
-                    way.model,
+                    method.model,
                     session,
                     folder=folder,
-                    timeout_s=way.timeout_s - spent_s,
-                    two_step=way.two_step,
+                    timeout_s=method.timeout_s - spent_s,
+                    two_step=method.two_step,
                 )
         except CannotRun:
             spent_s = time.monotonic() - started
-            if attempt == ATTEMPTS or spent_s > way.timeout_s / ATTEMPTS:
+            if attempt == ATTEMPTS or spent_s > method.timeout_s / ATTEMPTS:
                 raise
         attempt += 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TypeVar
 
-from loso.corpus.cells import Way, measure_cell
+from loso.corpus.cells import Method, measure_cell
 from loso.corpus.choices import Choice
 from loso.corpus.parts import Parts
 from loso.corpus.plan import Cell
@@ -82,11 +82,11 @@ class Place(ABC):
 
 @contextmanager
 def here(
-    ffmpeg: Ffmpeg, way: Way, store: Parts, *, trials: Mapping[Kind, Encode], jobs: int
+    ffmpeg: Ffmpeg, method: Method, store: Parts, *, trials: Mapping[Kind, Encode], jobs: int
 ) -> Iterator[Place]:
     """Yield this machine, working on `jobs` cells at a time; an error ends what is at work."""
     with FfmpegSession(ffmpeg) as session, session.pool(jobs) as pool:
-        yield _Here(session, pool, way, store, trials, jobs)
+        yield _Here(session, pool, method, store, trials, jobs)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Here(Place):
 
     session: FfmpegSession
     pool: ThreadPoolExecutor
-    way: Way
+    method: Method
     store: Parts
     trials: Mapping[Kind, Encode]
     jobs: int
@@ -111,10 +111,10 @@ class _Here(Place):
                 return try_encoder(encode, self.session, folder=own, timeout_s=TRIAL_TIMEOUT_S)
 
             def look(path: Path) -> Clip:
-                return open_clip(path, settings, self.session, timeout_s=self.way.timeout_s)
+                return open_clip(path, settings, self.session, timeout_s=self.method.timeout_s)
 
             libvmaf, _ = probe_libvmaf(
-                self.way.model, self.session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
+                self.method.model, self.session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
             )
             hashes = pool.map(attempt, self.trials.values())
             return Looked(
@@ -125,14 +125,14 @@ class _Here(Place):
 
     def measure(self, mark: str, cell: Cell) -> Future[None]:
         """Return the future of a cell that a thread measures and keeps."""
-        return self.pool.submit(measure_cell, mark, cell, self.way, self.session, self.store)
+        return self.pool.submit(measure_cell, mark, cell, self.method, self.session, self.store)
 
     def scan(self, clip: Clip) -> Future[Scan]:
         """Return the future of a look that a thread takes."""
 
         def work() -> Scan:
             with self.store.work_folder() as folder:
-                return scan_clip(clip, self.session, folder=folder, timeout_s=self.way.timeout_s)
+                return scan_clip(clip, self.session, folder=folder, timeout_s=self.method.timeout_s)
 
         return self.pool.submit(work)
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TypeVar
 
-from loso.corpus.cells import Way
+from loso.corpus.cells import Method
 from loso.corpus.parts import Parts
 from loso.corpus.place import Kind, Looked, Place, here, kind_of
-from loso.corpus.plan import Cell
+from loso.corpus.plan import BuildSettings, Cell
+from loso.corpus.prepare import refuse_names, trials_of
 from loso.corpus.worker import (
     Errand,
     Survey,
@@ -46,20 +47,28 @@ _T = TypeVar("_T")
 def place_of(
     cluster: Cluster | None,
     ffmpeg: Ffmpeg,
-    way: Way,
+    settings: BuildSettings,
     store: Parts,
     *,
     clips: Sequence[Path],
-    trials: Mapping[Kind, Encode],
+    two_step: bool,
     jobs: int,
     progress: Progress,
     say: Callable[[str], None],
 ) -> AbstractContextManager[Place]:
-    """Return where the work is done: by a cluster's workers, or here, on `jobs` cells at a time."""
+    """Return where the work is done: by a cluster's workers, or here, on `jobs` cells at a time.
+
+    BadSettings where that is below 1, BadClip for names that cannot be those of sources.
+    """
+    if jobs < 1:
+        raise BadSettings("--jobs must be at least 1", found=f"{jobs}")
+    refuse_names(clips)
+    method = Method(model=settings.model, timeout_s=settings.timeout_s, two_step=two_step)
+    trials = trials_of(settings)
     if cluster is None:
-        return here(ffmpeg, way, store, trials=trials, jobs=jobs)
+        return here(ffmpeg, method, store, trials=trials, jobs=jobs)
     return _on_cluster(
-        *(cluster, ffmpeg, way, store), clips=clips, trials=trials, progress=progress, say=say
+        *(cluster, ffmpeg, method, store), clips=clips, trials=trials, progress=progress, say=say
     )
 
 
@@ -67,7 +76,7 @@ def place_of(
 def _on_cluster(
     cluster: Cluster,
     ffmpeg: Ffmpeg,
-    way: Way,
+    method: Method,
     store: Parts,
     *,
     clips: Sequence[Path],
@@ -80,7 +89,7 @@ def _on_cluster(
     They are asked to see `clips`, to have the client's tools, and to try `trials`. A file in the
     folder of parts, there for as long as the build, shows whether they see that one too.
     """
-    libvmaf, scores = _probe(ffmpeg, way)
+    libvmaf, scores = _probe(ffmpeg, method)
     with NamedTemporaryFile(dir=store.folder, prefix=".", suffix=".tmp") as sign:
         errand = Errand(
             parts=store.folder.absolute(),
@@ -90,8 +99,8 @@ def _on_cluster(
             configuration=ffmpeg.configuration,
             libvmaf=libvmaf,
             scores=scores,
-            model_identity=way.model.identity(),
-            way=way,
+            model_identity=method.model.identity(),
+            method=method,
         )
         by_skill = {_skill(kind): encode for kind, encode in trials.items()}
         paths = tuple(path.absolute() for path in clips)
@@ -102,9 +111,9 @@ def _on_cluster(
             yield _OnCluster(crew, errand, trials, progress, say)
 
 
-def _probe(ffmpeg: Ffmpeg, way: Way) -> tuple[str, str]:
+def _probe(ffmpeg: Ffmpeg, method: Method) -> tuple[str, str]:
     with FfmpegSession(ffmpeg) as session, TemporaryDirectory(prefix="loso-") as name:
-        return probe_libvmaf(way.model, session, folder=Path(name), timeout_s=TRIAL_TIMEOUT_S)
+        return probe_libvmaf(method.model, session, folder=Path(name), timeout_s=TRIAL_TIMEOUT_S)
 
 
 def _skill(kind: Kind) -> str:

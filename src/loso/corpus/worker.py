@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Final
 
-from loso.corpus.cells import Way, measure_cell
+from loso.corpus.cells import Method, measure_cell
 from loso.corpus.parts import Parts
 from loso.corpus.plan import Cell
 from loso.errors import BadClip, CannotRun, LosoError, MissingTool
@@ -57,7 +57,7 @@ class Errand:
     scores: str
     """The hash of what libvmaf gives a few frames on the client."""
     model_identity: str
-    way: Way
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def look_at_clip(errand: Errand, path: Path, settings: ClipSettings) -> Clip:
     """Return the clip at `path`, as `open_clip` does; UnfitWorker where it is lost from sight."""
     try:
         with _session(errand) as session:
-            return open_clip(path, settings, session, timeout_s=errand.way.timeout_s)
+            return open_clip(path, settings, session, timeout_s=errand.method.timeout_s)
     except BadClip:
         _see(path)
         raise
@@ -123,7 +123,7 @@ def scan_for(errand: Errand, clip: Clip) -> Scan:
     seen = _as_seen_here(errand, clip)
     try:
         with _session(errand) as session, _folder() as folder:
-            return scan_clip(seen, session, folder=folder, timeout_s=errand.way.timeout_s)
+            return scan_clip(seen, session, folder=folder, timeout_s=errand.method.timeout_s)
     except CannotRun:
         _as_seen_here(errand, clip)
         raise
@@ -140,7 +140,7 @@ def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: C
     store = Parts(errand.parts, scratch=scratch_here())
     try:
         with _session(errand) as session:
-            measure_cell(mark, replace(cell, clip=clip), errand.way, session, store)
+            measure_cell(mark, replace(cell, clip=clip), errand.method, session, store)
     except BadClip:
         _as_seen_here(errand, cell.clip)
         raise
@@ -193,7 +193,7 @@ def _own_ffmpeg(errand: Errand) -> Ffmpeg:
             expected=errand.version,
             found=" and ".join(dict.fromkeys(found)) or "none with libvmaf",
         )
-    model = errand.way.model
+    model = errand.method.model
     if model.path and not model.path.is_file():
         raise UnfitWorker("does not see the VMAF model file", found=f"nothing at {model.path}")
     if model.identity() != errand.model_identity:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from loso.corpus.cells import Way
 from loso.corpus.choices import Choice
 from loso.corpus.parts import Parts
 from loso.corpus.place import Looked, Place
 from loso.corpus.plan import BuildSettings, Cell, cell_of
-from loso.corpus.prepare import mark_of, refuse_names, tools_of, trials_of, warnings_of
+from loso.corpus.prepare import mark_of, tools_of, warnings_of
 from loso.corpus.remote import place_of
-from loso.errors import BadSettings, CannotRun, LostCluster
+from loso.errors import CannotRun, LostCluster
 from loso.executors import Cluster
 from loso.files import read_hashed, write_hashed
 from loso.progress import Progress, silent
@@ -178,17 +177,12 @@ def at_desk(
     `settings` has one choice for each way of coding, at any rate. Bad input and missing tools are
     refused before anything is coded, Busy where another process is at work in `parts`.
     """
-    if jobs < 1:
-        raise BadSettings("--jobs must be at least 1", found=f"{jobs}")
-    refuse_names(clips)
     store = Parts(parts)
     two_step = not ffmpeg.has_loopback
-    way = Way(model=settings.model, timeout_s=settings.timeout_s, two_step=two_step)
-    trials = trials_of(settings)
     somewhere = place_of(
-        *(cluster, ffmpeg, way, store),
+        *(cluster, ffmpeg, settings, store),
         clips=clips,
-        trials=trials,
+        two_step=two_step,
         jobs=jobs,
         progress=progress,
         say=say,
