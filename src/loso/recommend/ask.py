@@ -66,12 +66,12 @@ def ask(
     ways = [[*_ways(clip, choices, heights, say)] for clip in clips]
     cuts = desk.cut(clips, question.sampling)
     long = [clip for clip, segments in zip(clips, cuts, strict=True) if segments]
-    if not judge.estimates and (known or confidence is not None):
+    if judge.grounds is None and (known or confidence is not None):
         for clip in clips:
             if clip not in long:
                 say(f"warning: {clip.src} is coded whole: nothing about it is estimated or bounded")
     # Of two bounds each may fail half as often.
-    shares = 2 if judge.estimates else 1
+    shares = 1 if judge.grounds is None else 2
     each = None if confidence is None else 1.0 - (1.0 - confidence) / shares
     grounds = Grounds(desk, known if long else (), judge, question, confidence=each, say=say)
     for choice, target in product(choices, question.targets):  # refused before the work

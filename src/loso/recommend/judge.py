@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from loso.recommend.curve import Curve
 from loso.schema import VMAF_RANGE
 from loso.spelling import did_you_mean
 from loso.video.measure import Measurement
+
+if TYPE_CHECKING:
+    from loso.recommend.grids import RunGrounds
 
 __all__ = ["METRICS", "PLACES", "Judge", "MetricJudge", "Score"]
 
@@ -65,23 +68,18 @@ class Judge(ABC):
         """With which the judge's own lower end holds; None where the score is measured."""
 
     @property
-    def estimates(self) -> bool:
-        """Whether choices by this judge have a bound of their own."""
-        return False
+    def grounds(self) -> RunGrounds | None:
+        """How choices by this judge went on known sources, where that bounds them."""
+        return None
 
     @property
     def promises(self) -> bool:
         """Whether the lower end of a score means anything."""
         return True
 
-    def bound(
-        self,
-        encoder: str,  # noqa: ARG002 (judges that estimate need these)
-        target: float,  # noqa: ARG002
-        confidence: float | None,  # noqa: ARG002
-    ) -> Bound | None:
+    def bound(self, encoder: str, target: float, confidence: float | None) -> Bound | None:
         """Return how far a choice by this judge stays below its scores, beyond their lower ends."""
-        return None
+        return None if self.grounds is None else self.grounds.bound(encoder, target, confidence)
 
     @abstractmethod
     def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:

@@ -14,7 +14,6 @@ from loso.errors import BadSettings
 from loso.intervals import CLIP
 from loso.model.feed import require_columns
 from loso.predict import MEASURED, Predictor
-from loso.recommend.bound import Bound
 from loso.recommend.curve import Curve
 from loso.recommend.grids import RunGrounds
 from loso.recommend.judge import METRICS, PLACES, Judge, Score
@@ -77,18 +76,9 @@ class ModelJudge(Judge):
         return None if self.grounds else self.predictor.interval_of(self.asked_level)[0]
 
     @property
-    def estimates(self) -> bool:
-        """Whether the model's run was given."""
-        return self.grounds is not None
-
-    @property
     def promises(self) -> bool:
         """Whether the model has intervals, or its run says how choices went."""
         return self.grounds is not None or self.level is not None
-
-    def bound(self, encoder: str, target: float, confidence: float | None) -> Bound | None:
-        """Return what the model's run says of choices, where it was given."""
-        return None if self.grounds is None else self.grounds.bound(encoder, target, confidence)
 
     def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:
         """Return the model's score of the clip, pooled as the model's intervals are."""
