@@ -8,26 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loso.cli import coding
 from loso.cli.check import check
 from loso.cli.clips import size_of
-from loso.cli.coding import (
-    USUAL_VMAF,
-    EncoderArgsOption,
-    FfmpegOption,
-    FpsOption,
-    HeightOption,
-    JobsOption,
-    PixFmtOption,
-    PresetOption,
-    QsvOption,
-    ThreadsOption,
-    TimeoutOption,
-    VaapiOption,
-    VmafModelOption,
-    WidthOption,
-    clip_settings,
-    jobs_of,
-)
 from loso.cli.console import print_json, print_line, relay, show_progress
 from loso.cli.lazy import Group
 from loso.cli.logs import import_, join
@@ -68,8 +51,8 @@ def build(
     bitrate: Annotated[
         list[str] | None, typer.Option(help="Target bitrates, 800k,2M; the same forms.")
     ] = None,
-    preset: PresetOption = None,
-    encoder_args: EncoderArgsOption = None,
+    preset: coding.PresetOption = None,
+    encoder_args: coding.EncoderArgsOption = None,
     start: Annotated[
         float, typer.Option(help="Seconds of each clip to skip.")
     ] = ClipSettings.start_s,
@@ -79,24 +62,24 @@ def build(
     scale: Annotated[
         str | None, typer.Option(metavar="WxH", help="Resize the reference itself (bicubic).")
     ] = None,
-    height: HeightOption = None,
-    width: WidthOption = None,
-    pix_fmt: PixFmtOption = ClipSettings.raw_pixel_format,
-    fps: FpsOption = None,
-    vmaf_model: VmafModelOption = USUAL_VMAF,
-    jobs: JobsOption = None,
+    height: coding.HeightOption = None,
+    width: coding.WidthOption = None,
+    pix_fmt: coding.PixFmtOption = ClipSettings.raw_pixel_format,
+    fps: coding.FpsOption = None,
+    vmaf_model: coding.VmafModelOption = coding.USUAL_VMAF,
+    jobs: coding.JobsOption = None,
     scheduler: SchedulerOption = None,
-    threads: ThreadsOption = BuildSettings.threads,
-    timeout: TimeoutOption = BuildSettings.timeout_s,
+    threads: coding.ThreadsOption = BuildSettings.threads,
+    timeout: coding.TimeoutOption = BuildSettings.timeout_s,
     out: Annotated[Path, typer.Option(help="The corpus, .jsonl or .jsonl.gz.")] = Path(
         "corpus.jsonl"
     ),
     parts: Annotated[
         Path | None, typer.Option(help="Folder of finished cells; OUT.parts unless given.")
     ] = None,
-    ffmpeg: FfmpegOption = "",
-    qsv_device: QsvOption = BuildSettings.qsv_device,
-    vaapi_device: VaapiOption = BuildSettings.vaapi_device,
+    ffmpeg: coding.FfmpegOption = "",
+    qsv_device: coding.QsvOption = BuildSettings.qsv_device,
+    vaapi_device: coding.VaapiOption = BuildSettings.vaapi_device,
     json: JsonOption = False,
 ) -> None:
     """Code every clip with every encoder, preset and quality, and score each frame.
@@ -109,7 +92,7 @@ def build(
     from loso.corpus.choices import read_choices
     from loso.video.ffmpeg import find_ffmpeg
 
-    opening, heights = clip_settings(
+    opening, heights = coding.clip_settings(
         clips,
         width=width,
         height=height,
@@ -119,7 +102,7 @@ def build(
         frames=frames,
         scale=size_of("--scale", scale),
     )
-    at_once = jobs_of(jobs, scheduler)
+    at_once = coding.jobs_of(jobs, scheduler)
     settings = BuildSettings(
         choices=read_choices(
             encoder,

@@ -8,25 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loso.cli import coding
 from loso.cli.answers import conclude
-from loso.cli.coding import (
-    USUAL_VMAF,
-    EncoderArgsOption,
-    FfmpegOption,
-    FpsOption,
-    HeightOption,
-    JobsOption,
-    PixFmtOption,
-    PresetOption,
-    QsvOption,
-    ThreadsOption,
-    TimeoutOption,
-    VaapiOption,
-    VmafModelOption,
-    WidthOption,
-    clip_settings,
-    jobs_of,
-)
 from loso.cli.console import relay, show_progress
 from loso.cli.options import JsonOption, SchedulerOption, cluster_at, one_of
 from loso.corpus.plan import BuildSettings
@@ -135,9 +118,9 @@ def recommend(
         float | None,
         typer.Option(help="That an estimated answer keeps its promise: from parts, or by a model."),
     ] = None,
-    preset: PresetOption = None,
-    encoder_args: EncoderArgsOption = None,
-    height: HeightOption = None,
+    preset: coding.PresetOption = None,
+    encoder_args: coding.EncoderArgsOption = None,
+    height: coding.HeightOption = None,
     apply: Annotated[
         Path | None,
         typer.Option(
@@ -146,20 +129,20 @@ def recommend(
             "folder, for one .mkv each.",
         ),
     ] = None,
-    width: WidthOption = None,
-    pix_fmt: PixFmtOption = ClipSettings.raw_pixel_format,
-    fps: FpsOption = None,
-    vmaf_model: VmafModelOption = USUAL_VMAF,
-    jobs: JobsOption = None,
+    width: coding.WidthOption = None,
+    pix_fmt: coding.PixFmtOption = ClipSettings.raw_pixel_format,
+    fps: coding.FpsOption = None,
+    vmaf_model: coding.VmafModelOption = coding.USUAL_VMAF,
+    jobs: coding.JobsOption = None,
     scheduler: SchedulerOption = None,
-    threads: ThreadsOption = BuildSettings.threads,
-    timeout: TimeoutOption = BuildSettings.timeout_s,
+    threads: coding.ThreadsOption = BuildSettings.threads,
+    timeout: coding.TimeoutOption = BuildSettings.timeout_s,
     parts: Annotated[Path, typer.Option(help="Folder of finished encodes.")] = Path(
         "recommend.parts"
     ),
-    ffmpeg: FfmpegOption = "",
-    qsv_device: QsvOption = BuildSettings.qsv_device,
-    vaapi_device: VaapiOption = BuildSettings.vaapi_device,
+    ffmpeg: coding.FfmpegOption = "",
+    qsv_device: coding.QsvOption = BuildSettings.qsv_device,
+    vaapi_device: coding.VaapiOption = BuildSettings.vaapi_device,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest quality setting with which a clip meets a target.
@@ -194,10 +177,10 @@ def recommend(
         for clip in clips
         if apply is not None
     ]
-    opening, heights = clip_settings(
+    opening, heights = coding.clip_settings(
         [*clips, *others], width=width, height=height, pix_fmt=pix_fmt, fps=fps
     )
-    at_once = jobs_of(jobs, scheduler)
+    at_once = coding.jobs_of(jobs, scheduler)
     settings = BuildSettings(
         choices=choices,
         clips=opening,
