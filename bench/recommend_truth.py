@@ -61,7 +61,12 @@ class Truth:
 
 def cut_up(desk: Desk) -> list[tuple[Clip, tuple[Segment, ...]]]:
     """Return each clip of a desk with the segments that stand for it."""
-    return list(zip(desk.clips, desk.cut(desk.clips, Sampling()), strict=True))
+    found = []
+    for clip, segments in zip(desk.clips, desk.cut(desk.clips, Sampling()), strict=True):
+        if isinstance(segments, CannotRun):
+            raise segments
+        found.append((clip, segments))
+    return found
 
 
 def tell(text: str) -> None:

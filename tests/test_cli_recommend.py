@@ -239,6 +239,7 @@ def test_a_long_clip_is_estimated_and_bounded_by_others(loso, long_clips):
     assert (answer["level"], answer["n_calibration_sources"]) == (0.8, 5)
     assert answer["evidence"] == "estimated from segments, bound supported by 5 sources"
     assert 85 <= answer["lower"] <= answer["score"]
+    assert [one["src"] for one in record["calibrated_on"]] == ["c1", "c2", "c3", "c4", "c5"]
     assert len(coding["probes"]) == 2 * coding["encodes"]
     firsts = {probe["first_frame"] for probe in coding["probes"]}
     assert firsts == {segment["first_frame"] for segment in coding["segments"]}
@@ -307,6 +308,46 @@ def test_a_second_question_decodes_nothing_to_choose_its_segments_again(
     assert code == 0
     one, other = (json.loads(text)["codings"][0]["segments"] for text in (first, second))
     assert one == other
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """Let the look for cuts and motion fail for the clips of these sources."""
+    from loso.corpus import place
+    from loso.errors import CannotRun
+
+    look = place.scan_clip
+
+    def use(*sources):
+        def scan(clip, *args, **options):
+            if clip.src in sources:
+                raise CannotRun("ffmpeg was killed by signal 11")
+            return look(clip, *args, **options)
+
+        monkeypatch.setattr(place, "scan_clip", scan)
+
+    return use
+
+
+def test_a_clip_that_cannot_be_looked_at_does_not_take_the_others_with_it(loso, long_clips, unseen):
+    unseen("c0")
+    code, out, err = loso(*long_clips[:2], *FAST, *PARTS, "--target", "85", "--json")
+    failed, answered, refusal = map(json.loads, out.splitlines())
+    assert (code, refusal["error"]) == (1, "Incomplete")
+    assert failed["failures"] == ["c0: ffmpeg was killed by signal 11"]
+    assert "failed: c0: ffmpeg was killed by signal 11\n" in err
+    assert answered["cheapest"] == [0]
+
+
+def test_another_clip_that_cannot_be_looked_at_is_left_out(loso, long_clips, unseen):
+    unseen("c1")
+    known = [word for path in long_clips[1:] for word in ("--calibrate-on", path)]
+    code, out, err = loso(long_clips[0], *FAST, *PARTS, "--target", "85", *known, "--json")
+    assert code == 0
+    told = "warning: left out of --calibrate-on: c1: ffmpeg was killed by signal 11\n"
+    assert told in err
+    record = json.loads(out)
+    assert [one["src"] for one in record["calibrated_on"]] == ["c2", "c3", "c4", "c5"]
 
 
 # -- Several heights, several clips, other metrics ------------------------------------------------
@@ -397,10 +438,25 @@ def test_a_clip_whose_encodes_fail_does_not_take_the_others_with_it(
     code, out, err = loso(clip, second, *FAST, "--step", "3", "--target", "80", "--json")
     failed, answered, refusal = map(json.loads, out.splitlines())
     assert (code, refusal["error"]) == (1, "Incomplete")
-    assert failed["failures"] == ["the driver had a bad moment"]
+    (reason,) = failed["failures"]
+    assert re.fullmatch(r"ant, libx264 ultrafast at \d+: the driver had a bad moment", reason)
     assert (failed["codings"], failed["cheapest"]) == ([], [None])
     assert answered["cheapest"] == [0]
-    assert "failed: the driver had a bad moment\n" in err
+    assert f"failed: {reason}\n" in err
+
+
+def test_every_way_of_coding_that_fails_is_told(loso, clip, monkeypatch):
+    from loso.errors import CannotRun
+
+    def fail(*_, **__):
+        raise CannotRun("the driver had a bad moment")
+
+    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+    coders = ("--encoder", "libx264", "--encoder", "libx265", "--preset", "ultrafast")
+    code, out, err = loso(clip, *coders, "--target", "80")
+    assert (code, out) == (3, "")
+    for name in ("libx264", "libx265"):
+        assert re.search(rf"ant, {name} ultrafast at [0-9.]+: the driver had a bad moment\n", err)
 
 
 @pytest.mark.parametrize("name", ["out.mkv", "file"])

@@ -234,8 +234,12 @@ def test_the_manifest_and_what_a_build_prints_are_documented(printed, tmp_path):
 
 
 def test_what_recommend_prints_is_documented(printed, tmp_path, monkeypatch):
-    picture = np.random.default_rng(0).integers(0, 255, (20, 96 * 64 * 3 // 2), dtype=np.uint8)
-    (tmp_path / "noise.yuv").write_bytes(picture.tobytes())
+    clips = [f"noise{number}.yuv" for number in range(5)]
+    for number, name in enumerate(clips):
+        random = np.random.default_rng(number)
+        picture = random.integers(0, 255, (20, 96 * 64 * 3 // 2), dtype=np.uint8)
+        (tmp_path / name).write_bytes(picture.tobytes())
+    known = [word for name in clips[1:] for word in ("--calibrate-on", name)]
     monkeypatch.chdir(tmp_path)
     raw = ["--width", 96, "--height", "64,64,32", "--fps", 25]
     cut = ["--segments", 2, "--segment-seconds", 0.2]
@@ -250,7 +254,8 @@ def test_what_recommend_prints_is_documented(printed, tmp_path, monkeypatch):
         17,
         *cut,
     ]
-    (record,) = printed("recommend", "noise.yuv", *raw, *coder, "--apply", "out.mkv", "--json")
+    words = [*raw, *coder, *known, "--apply", "out.mkv", "--json"]
+    (record,) = printed("recommend", clips[0], *words)
     assert_documented(key_paths(record), "loso recommend --json")
 
 

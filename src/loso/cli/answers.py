@@ -36,6 +36,7 @@ def conclude(
     for at, (own, coded) in enumerate(zip(found, applied, strict=True)):
         refusal = _refusal(own, coded, judge, question)
         warn_all(_remarks(own))
+        _tell_failures(own)
         if as_json:
             print_json(record_of(own, judge, question, coded))
         elif _has_answers(own, question):
@@ -67,6 +68,12 @@ def _remarks(found: Found) -> tuple[str, ...]:
     looked_at = (answer.chosen or tried[0] for answer, tried in answers)
     said = (remark for tried in looked_at for remark in tried.score.remarks)
     return tuple(f"{found.clip.src}: {remark}" for remark in dict.fromkeys(said))
+
+
+def _tell_failures(found: Found) -> None:
+    """Say why ways of coding failed, but for the first: that is what the clip is refused for."""
+    for failure in found.failures[1:]:
+        relay(f"failed: {failure}")
 
 
 # -- Refusals -------------------------------------------------------------------------------------

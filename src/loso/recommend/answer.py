@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loso.corpus.choices import Choice
 from loso.corpus.plan import Cell, refuse_height
+from loso.errors import CannotRun
 from loso.recommend.bound import Bound
 from loso.recommend.desk import Desk, Probe
 from loso.recommend.judge import Judge, Score
@@ -198,8 +199,14 @@ class Subject:
         return {at: self._tried(at, probes) for at, probes in found if probes is not None}
 
     def probe(self, place: int) -> Work[Tried]:
-        """Return what coding at one setting gives."""
-        probes = yield self._cells(place)
+        """Return what coding at one setting gives; CannotRun, which names it, where that fails."""
+        try:
+            probes = yield self._cells(place)
+        except CannotRun as failure:
+            coded = f"{self.choice.encoder.name} {self.choice.preset}"
+            at = self.scale.rates[place].number
+            failure.where = failure.where or f"{self.clip.src}, {coded} at {at}"
+            raise
         return self._tried(place, probes)
 
     def _cells(self, place: int) -> Sequence[Cell]:

@@ -8,14 +8,14 @@ from functools import partial
 from itertools import product
 
 from loso.corpus.choices import Choice
-from loso.errors import LosoError
+from loso.errors import CannotRun, LosoError
 from loso.recommend.answer import Answer, Coding, Subject, Way, answer
 from loso.recommend.bound import Bound
 from loso.recommend.calibrate import Grounds
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge
 from loso.recommend.question import Question
-from loso.recommend.work import carry_out
+from loso.recommend.work import Work, carry_out
 from loso.video.clips import Clip
 
 __all__ = ["Found", "ask"]
@@ -28,6 +28,8 @@ class Found:
     clip: Clip
     codings: tuple[Coding, ...]
     failures: tuple[LosoError, ...]
+    calibrated_on: tuple[Clip, ...] = ()
+    """The clips of other sources that bounds on estimates from segments rest on."""
 
     def cheapest(self, at: int) -> tuple[Coding, Answer] | None:
         """Return the cheapest answer to the target at that place, None where there is none."""
@@ -65,7 +67,11 @@ def ask(
     choices, heights = desk.settings.choices, desk.settings.heights
     ways = [[*_ways(clip, choices, heights, say)] for clip in clips]
     cuts = desk.cut(clips, question.sampling)
-    long = [clip for clip, segments in zip(clips, cuts, strict=True) if segments]
+    long = [
+        clip
+        for clip, segments in zip(clips, cuts, strict=True)
+        if segments and not isinstance(segments, CannotRun)
+    ]
     if judge.grounds is None and (known or confidence is not None):
         for clip in clips:
             if clip not in long:
@@ -77,24 +83,27 @@ def ask(
     for choice, target in product(choices, question.targets):  # refused before the work
         judge.bound(choice.encoder.name, target, each if long else confidence)
     grounds.measure(long, [*dict.fromkeys(way for own in ways for way in own)])
-    subjects = [
-        (Subject.of(desk, clip, way, judge, question, segments=segments), way)
-        for clip, own, segments in zip(clips, ways, cuts, strict=True)
-        for way in own
-    ]
-    works = [
-        answer(one, question, bound_of=partial(_bound, grounds, one, way, confidence))
-        for one, way in subjects
-    ]
+    works: list[Work[Coding]] = []
+    for clip, own, segments in zip(clips, ways, cuts, strict=True):
+        if isinstance(segments, CannotRun):
+            continue
+        for way in own:
+            one = Subject.of(desk, clip, way, judge, question, segments=segments)
+            bound_of = partial(_bound, grounds, one, way, confidence)
+            works.append(answer(one, question, bound_of=bound_of))
     outcomes = iter(carry_out(desk, works))
     found = []
-    for clip, own in zip(clips, ways, strict=True):
+    for clip, own, segments in zip(clips, ways, cuts, strict=True):
+        if isinstance(segments, CannotRun):
+            found.append(Found(clip=clip, codings=(), failures=(segments,)))
+            continue
         of_clip = [next(outcomes) for _ in own]
         found.append(
             Found(
                 clip=clip,
                 codings=tuple(each for each in of_clip if isinstance(each, Coding)),
                 failures=tuple(each for each in of_clip if isinstance(each, LosoError)),
+                calibrated_on=grounds.others(clip) if segments else (),
             )
         )
     return found

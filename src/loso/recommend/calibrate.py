@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import starmap
 
-from loso.errors import BadSettings, LosoError
+from loso.errors import BadSettings, CannotRun, LosoError
 from loso.intervals import LEAST_SOURCES, choose_level
 from loso.recommend.answer import Subject, Way, search
 from loso.recommend.bound import NO_NEED, Bound, fit_bound
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge
 from loso.recommend.question import Question
+from loso.recommend.segments import Segment
 from loso.recommend.work import Work, carry_out
 from loso.video.clips import Clip
 
@@ -38,10 +39,14 @@ class Grounds:
     ) -> None:
         self._desk, self._judge, self._question = desk, judge, question
         self.confidence = confidence
-        self._cut = dict(zip(clips, desk.cut(clips, question.sampling), strict=True))
-        for clip in [clip for clip, segments in self._cut.items() if not segments]:
-            say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
-            del self._cut[clip]
+        self._cut: dict[Clip, tuple[Segment, ...]] = {}
+        for clip, segments in zip(clips, desk.cut(clips, question.sampling), strict=True):
+            if isinstance(segments, CannotRun):
+                say(f"warning: left out of --calibrate-on: {segments}")
+            elif not segments:
+                say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
+            else:
+                self._cut[clip] = segments
         for clip in _repeated(self._cut):
             say(f"warning: {clip.src} is a clip of --calibrate-on once more, and counts once")
             del self._cut[clip]
@@ -54,14 +59,14 @@ class Grounds:
         """
         asked = [clip for clip in clips if self._is_needed(clip)]
         for clip in asked:
-            if len(self._others(clip)) < LEAST_SOURCES:
+            if len(self.others(clip)) < LEAST_SOURCES:
                 raise BadSettings(
                     "too few other clips to calibrate a bound on",
                     where="--calibrate-on",
                     expected=f"at least {LEAST_SOURCES} that are long enough to be cut up",
-                    found=f"{len(self._others(clip))}",
+                    found=f"{len(self.others(clip))}",
                 )
-            choose_level(len(self._others(clip)), self.confidence)
+            choose_level(len(self.others(clip)), self.confidence)
         keys = [
             (other, way, target)
             for other in (self._cut if asked else ())
@@ -79,14 +84,15 @@ class Grounds:
         """Return the bound for a clip, from all others; None where nothing is known or asked."""
         if not self._is_needed(clip):
             return None
-        needs = {other.src: [self._needs[other, way, target]] for other in self._others(clip)}
+        needs = {other.src: [self._needs[other, way, target]] for other in self.others(clip)}
         return fit_bound(needs, self.confidence)
 
     def _is_needed(self, clip: Clip) -> bool:
-        return bool(self._others(clip)) or self.confidence is not None
+        return bool(self.others(clip)) or self.confidence is not None
 
-    def _others(self, clip: Clip) -> list[Clip]:
-        return [other for other in self._cut if other.sha256 != clip.sha256]
+    def others(self, clip: Clip) -> tuple[Clip, ...]:
+        """Return the clips of other content than `clip`, which its bound rests on."""
+        return tuple(other for other in self._cut if other.sha256 != clip.sha256)
 
     def _need(self, clip: Clip, way: Way, target: float) -> Work[float]:
         # What the segments have to show is the target and the margin that the judge asks for.

@@ -88,23 +88,31 @@ class Desk:
             raise CannotRun("a finished probe vanished", where=str(self.store.folder), found=mark)
         return Probe(cell=cell, mark=mark, measured=measured, stored=stored)
 
-    def cut(self, clips: Sequence[Clip], sampling: Sampling) -> list[tuple[Segment, ...]]:
-        """Return for each clip the segments that stand for it; none where all of it is coded."""
+    def cut(
+        self, clips: Sequence[Clip], sampling: Sampling
+    ) -> list[tuple[Segment, ...] | CannotRun]:
+        """Return for each clip the segments that stand for it; none where all of it is coded.
+
+        In their place, what stood in the way of looking for them.
+        """
         counts = [sampling.counts(clip) for clip in clips]
         long = [clip for clip, (number, _) in zip(clips, counts, strict=True) if number]
         scans = dict(zip(long, self._scan(long, "looking for cuts and motion"), strict=True))
         frames: dict[Segment, tuple[str, ...]] = {}
-        cuts = []
+        cuts: list[tuple[Segment, ...] | CannotRun] = []
         for clip, (number, length) in zip(clips, counts, strict=True):
             scan = scans.get(clip)
-            if isinstance(scan, CannotRun):
-                raise scan
-            firsts = () if scan is None else choose_segments(scan, number, length)
-            cuts.append(cut_out(clip, firsts, length))
-            if scan is not None:
-                frames |= {each: scan.frames[each.first :][:length] for each in cuts[-1]}
+            if not isinstance(scan, Scan):
+                cuts.append(() if scan is None else scan)
+                continue
+            own = cut_out(clip, choose_segments(scan, number, length), length)
+            frames |= {each: scan.frames[each.first :][:length] for each in own}
+            cuts.append(own)
         reached = self._reached(frames)
-        return [tuple(reached.get(segment, segment) for segment in own) for own in cuts]
+        return [
+            own if isinstance(own, CannotRun) else tuple(reached.get(each, each) for each in own)
+            for own in cuts
+        ]
 
     def _reached(self, frames: Mapping[Segment, tuple[str, ...]]) -> dict[Segment, Segment]:
         """Return the segments that a seek reaches too: it was seen to give the same `frames`."""
@@ -133,6 +141,7 @@ class Desk:
             except LostCluster:
                 raise
             except CannotRun as failure:
+                failure.where = failure.where or clips[at].src
                 scans[at] = failure
                 continue
             told = {"activity": scan.activity.tolist(), "is_cut": scan.is_cut.tolist()}

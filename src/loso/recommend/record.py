@@ -47,6 +47,9 @@ def record_of(
         "max_encodes": question.max_encodes,
         "step": question.step,
         "confidence": question.confidence,
+        "calibrated_on": [
+            {"src": known.src, "sha256": known.sha256} for known in found.calibrated_on
+        ],
         "codings": [_coding(coding, judge) for coding in codings],
         "cheapest": [_cheapest(found, at) for at in range(len(question.targets))],
         "comparison": [_beside(beside) for beside in compare(codings)] if codings[1:] else [],
