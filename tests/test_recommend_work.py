@@ -121,3 +121,5 @@ def test_progress_ends_where_all_is_done():
     desk = Desk()
     carry_out(desk, [work("a", "b"), work("c")])
     assert desk.told[-1] == (3, 3, "2 of 2, clip, x at b")
+    assert desk.told[0][:2] == (0, 6)  # three for each, until one has ended
+    assert all(done < total for done, total, _ in desk.told[:-1])

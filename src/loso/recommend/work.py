@@ -26,6 +26,9 @@ _AT_ONCE: Final = 8
 """Pieces of work for each encode that runs at a time: enough that none is waited for, and few
 enough that the first are finished early."""
 
+_USUAL_ENCODES: Final = 3
+"""Of one piece of work, until the first has ended and says how many it took."""
+
 _ENDS_ONE: Final = (BadInput, CannotRun)
 """A clip that changed, an encode that failed: the others go on."""
 
@@ -139,4 +142,6 @@ class _Round(Generic[_T]):
         note = f"{done} of {n_works}, {self._note}" if n_works > 1 else self._note
         if self._desk.place.remark:
             note += f", {self._desk.place.remark}"
-        self._desk.progress(self._coded, self._coded + len(self._futures), note)
+        each = self._coded / done if done else _USUAL_ENCODES
+        total = max(self._coded + len(self._futures), n_works * each)
+        self._desk.progress(self._coded, total, note)
