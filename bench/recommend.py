@@ -2,8 +2,10 @@
 
 Each question (a clip, an encoder, a target) is put in turn to bisection over whole encodes and to
 loso: of short clips whole encodes, of long ones segments, with and without a bound that the other
-long clips support. All of them measure alike, one encode at a time, from an empty part store;
-seconds count from opening the clips to the answer. Then every setting near a target is measured.
+long clips support. All of them measure alike, from an empty part store. Bisection makes one encode
+at a time, as each follows from the one before; loso codes segments side by side, one for each core,
+as it does for a user. Seconds count from opening the clips to the answer. Then every setting near a
+target is measured.
 Long clips are made here, of scenes of the given clips and of ffmpeg's sources.
 Last, sources are simulated from what was measured: how often the bound keeps its promise.
 
@@ -21,7 +23,7 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import partial
@@ -32,6 +34,7 @@ from typing import Any
 from loso.corpus.choices import read_choices
 from loso.corpus.plan import BuildSettings
 from loso.errors import LosoError
+from loso.machine import cores
 from loso.recommend.answer import Subject, Way
 from loso.recommend.ask import ask
 from loso.recommend.calibrate import Grounds
@@ -161,11 +164,12 @@ def ask_loso(
     parts: Path,
     ffmpeg: Ffmpeg,
     *,
+    jobs: int,
     known: Sequence[Path] = (),
     confidence: float | None = None,
 ) -> dict[str, Any]:
-    """Return what loso answers, as `loso recommend --jobs 1` would."""
-    with at_desk([path, *known], kind.settings, ffmpeg, parts=parts) as desk:
+    """Return what loso answers, as `loso recommend` would."""
+    with at_desk([path, *known], kind.settings, ffmpeg, parts=parts, jobs=jobs) as desk:
         question = question_of(target, confidence)
         (found,) = ask(desk, desk.clips[:1], JUDGE, question, known=desk.clips[1:])
         if found.failures:
@@ -188,7 +192,13 @@ def question_of(target: float, confidence: float | None = None) -> Question:
 
 
 def ask_all(
-    kind: Kind, targets: Sequence[float], ffmpeg: Ffmpeg, work: Path, calibrated: Path | None
+    kind: Kind,
+    targets: Sequence[float],
+    ffmpeg: Ffmpeg,
+    work: Path,
+    *,
+    jobs: int,
+    calibrated: Path | None = None,
 ) -> list[Asked]:
     """Put every question in every way, the ways in turn; `calibrated` holds the others' parts.
 
@@ -203,10 +213,13 @@ def ask_all(
     for at, (path, choice, target) in enumerate(questions):
         one = Kind(kind.name, kind.paths, replace(kind.settings, choices=(choice,)))
         loso = "segments" if calibrated else "whole clip"
-        ways = {"bisection": ask_bisection, loso: ask_loso}
+        ways: dict[str, Callable[..., dict[str, Any]]]
+        ways = {"bisection": ask_bisection, loso: partial(ask_loso, jobs=jobs)}
         if calibrated:
             known = [other for other in kind.paths if other != path]
-            ways["segments, bound"] = partial(ask_loso, known=known, confidence=CONFIDENCE)
+            ways["segments, bound"] = partial(
+                ask_loso, jobs=jobs, known=known, confidence=CONFIDENCE
+            )
         order = list(ways)
         for way in order[at % len(ways) :] + order[: at % len(ways)]:
             with tempfile.TemporaryDirectory(dir=work) as name:
@@ -239,12 +252,12 @@ def ask_all(
 
 
 def calibrate(
-    kind: Kind, targets: Sequence[float], ffmpeg: Ffmpeg, parts: Path
+    kind: Kind, targets: Sequence[float], ffmpeg: Ffmpeg, parts: Path, *, jobs: int
 ) -> dict[str, float]:
     """Measure what every clip needs into an empty store; return what that took."""
     started, spent = time.perf_counter(), core_seconds()
     question = Question(targets=tuple(targets), step=1.0)
-    with at_desk(kind.paths, kind.settings, ffmpeg, parts=parts) as desk:
+    with at_desk(kind.paths, kind.settings, ffmpeg, parts=parts, jobs=jobs) as desk:
         grounds = Grounds(desk, desk.clips, JUDGE, question, confidence=CONFIDENCE, say=tell)
         grounds.measure(desk.clips, [Way(choice=choice) for choice in kind.settings.choices])
     tell("calibrated")
@@ -282,11 +295,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="of each of them, from its start")
     parser.add_argument("--scale", default="480x270", help="that they are brought to")
     parser.add_argument("--seconds", type=float, default=20.0, help="of the long clips")
-    parser.add_argument("--size", default="320x180", help="of the long clips")
+    parser.add_argument("--size", default="640x360", help="of the long clips")
     parser.add_argument("--encoder", action="append", metavar="NAME=PRESET", help="for real clips")
     parser.add_argument("--long-encoder", action="append", metavar="NAME=PRESET")
     parser.add_argument("--target", action="append", type=float, help="95, 90, 80 unless given")
-    parser.add_argument("--jobs", type=int, default=2, help="of what is not timed")
+    parser.add_argument("--jobs", type=int, default=cores().usable, help="of all but bisection")
     parser.add_argument("--work", type=Path, default=Path("recommend.bench"))
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
@@ -301,16 +314,17 @@ def main() -> None:
             ClipSettings(frames=options.frames, scale=(width, height), fps=Fraction(FPS)),
         ),
     )
-    made = make_clips(ffmpeg, real.paths, work / "clips", options.size, options.seconds)
+    folder = work / f"clips-{options.size}-{options.seconds:g}s"
+    made = make_clips(ffmpeg, real.paths, folder, options.size, options.seconds)
     encoders = options.long_encoder or ["libx264=veryfast"]
     long = Kind("long", made, settings_of(encoders, ClipSettings()))
-    result: dict[str, Any] = {"targets": targets}
+    result: dict[str, Any] = {"targets": targets, "size": options.size, "jobs": options.jobs}
     asked: list[Asked] = []
     with tempfile.TemporaryDirectory(dir=work) as name:
-        result["calibration"] = calibrate(long, targets, ffmpeg, Path(name))
-        asked += ask_all(long, targets, ffmpeg, work, Path(name))
+        result["calibration"] = calibrate(long, targets, ffmpeg, Path(name), jobs=options.jobs)
+        asked += ask_all(*(long, targets, ffmpeg, work), jobs=options.jobs, calibrated=Path(name))
     if real.paths:
-        asked += ask_all(real, targets, ffmpeg, work, None)
+        asked += ask_all(real, targets, ffmpeg, work, jobs=options.jobs)
     answered: dict[tuple[str, str], set[int]] = {}
     for one in asked:
         if one.place >= 0:
