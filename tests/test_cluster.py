@@ -633,6 +633,8 @@ def test_commands_leave_the_same_bytes_with_a_scheduler(
         code, _, err = loso(*words, "--out-dir", tmp_path / name, *where)
         assert (code, "warning" in err) == (0, False), err
         assert ("2 workers" in err) == (name == "far")
+        goes_on = f" --scheduler {peace.address}" in err
+        assert goes_on == (verb == "sweep" and name == "far")  # in the command that comes next
     for pattern in files:
         near = sorted((tmp_path / "near").glob(pattern))
         assert near

@@ -118,6 +118,7 @@ def sweep(
     words += [word for source in excluded for word in ("--exclude-source", source)]
     words += [word for column in keys for word in ("--key", column)]
     words += [*_given(needs), *_given(compute)]
+    words += [] if scheduler is None else ["--scheduler", scheduler]
     hint(f"next: {shlex.join(['loso', 'train', *words])}")
 
 
