@@ -107,8 +107,14 @@ def print_answers(of_all: Sequence[dict[str, Any]]) -> None:
     for of in of_all:
         line = f"{of['kind']:10}{of['encoder']:11}{of['way']:16}"
         line += f"{of['met']:>4} of {of['answers']:<3}/{of['questions']:<3}{of['short_by']:7.2f}"
-        line += f"{of['steps']:7.1f}{of['most_steps']:5}{of['percent']:8.1f}%"
-        line += f"{of['most_percent']:6.1f}%{of['encodes']:9.2f}{of['seconds']:9.2f}"
+        line += _cell(of["steps"], "7.1f") + _cell(of["most_steps"], "5")
+        line += _cell(of["percent"], "8.1f") + "%" + _cell(of["most_percent"], "6.1f") + "%"
+        line += f"{of['encodes']:9.2f}{of['seconds']:9.2f}"
         line += f"{of['seconds_ratio']:7.2f}{of['seconds_with_file_ratio']:6.2f}"
         line += f"{of['core_seconds_ratio']:7.2f}"
         print(f"{line}{of['frames_ratio']:8.2f}")
+
+
+def _cell(value: float | None, form: str) -> str:
+    """Return a figure in its column, a dash where no answer was given."""
+    return f"{'-':>{form.partition('.')[0]}}" if value is None else f"{value:{form}}"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "bench"))
 
 from recommend import bisect  # noqa: E402 (stands in a folder that was just named)
-from recommend_answers import Asked, judged, summary  # noqa: E402 (the same)
+from recommend_answers import Asked, judged, print_answers, summary  # noqa: E402 (the same)
 from recommend_promises import Curves, drawn  # noqa: E402 (the same)
 from recommend_truth import Truth  # noqa: E402 (the same)
 
@@ -73,7 +73,7 @@ def asked(way, place, seconds):
     )
 
 
-def test_an_answer_is_counted_as_it_is_short_or_wasteful_and_by_its_time():
+def test_an_answer_is_counted_as_it_is_short_or_wasteful_and_by_its_time(capsys):
     truth = Truth(
         scores={20: 93.0, 21: 91.0, 22: 89.0}, kbps={20: 300.0, 21: 200.0, 22: 100.0}, near=(20, 22)
     )
@@ -88,6 +88,9 @@ def test_an_answer_is_counted_as_it_is_short_or_wasteful_and_by_its_time():
     assert [row["seconds_ratio"] for row in rows] == [1.0, 0.25, 0.5, 0.75]
     (short,) = (each for each in summary(rows) if (each["kind"], each["way"]) == ("long", "short"))
     assert (short["met"], short["answers"], short["short_by"]) == (0, 1, 1.0)
+    print_answers(summary(rows))
+    (none,) = (line for line in capsys.readouterr().out.splitlines() if "none" in line)
+    assert none.split()[3:10] == ["0", "of", "0", "/1", "0.00", "-", "-"]
 
 
 def test_simulated_sources_fall_and_err_as_the_measured_ones_at_the_same_score():
