@@ -261,6 +261,22 @@ def test_a_worker_that_loses_sight_of_a_clip_while_it_scans_it_is_unfit(sick, mo
         worker.scan_for(sick.errand, sick.clip)
 
 
+@pytest.mark.parametrize(
+    ("offered", "offers"), [({}, 0), ({"nvenc": 0}, 0), ({"nvenc": 0.5}, 0), ({"nvenc": 1}, 1)]
+)
+def test_a_worker_with_less_than_one_of_a_resource_does_not_offer_it(
+    sick, monkeypatch, offered, offers
+):
+    """Its skill would let cells wait for it, and none would ever fit."""
+    monkeypatch.setattr(worker, "resources_here", lambda: offered)
+    trial = trial_encode(encoder_named("h264_nvenc"), preset="p4")
+    seen = worker.survey(sick.errand, [sick.clip.path], {"h264_nvenc": trial})
+    assert len(seen.hashes) == offers
+    assert [str(refusal) for refusal in seen.refusals.values()] == [
+        "h264_nvenc: the worker does not offer nvenc: start it with --resources nvenc=1"
+    ] * (1 - offers)
+
+
 def test_of_late_workers_it_is_said_once_which_encoders_they_lack():
     kinds = {(name, "", ""): None for name in ("libx264", "libx265")}
     skills = [" ".join(kind) for kind in kinds]

@@ -97,7 +97,7 @@ def survey(errand: Errand, clips: Sequence[Path], trials: Mapping[str, Encode]) 
     refusals: dict[str, LosoError] = {}
     for skill, encode in trials.items():
         resource = resource_of(encode.encoder)
-        if resource and resource not in offered:
+        if resource and offered.get(resource, 0) < 1:  # a cell takes one
             text = f"the worker does not offer {resource}: start it with --resources {resource}=1"
             refusals[skill] = MissingTool(text, where=encode.encoder.name)
             continue
