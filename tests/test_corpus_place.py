@@ -2,6 +2,7 @@ import os
 import shutil
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from loso.corpus import place, remote, worker
+from loso.corpus.parts import Parts
 from loso.errors import BadClip, CannotRun, MissingTool
 from loso.executors import UnfitWorker
 from loso.files import sha256_of
 from loso.video.clips import ClipSettings, identity_of
 from loso.video.encoders import encoder_named
 from loso.video.ffmpeg import find_ffmpeg
+from loso.video.measure import VmafModel
 from loso.video.trial import trial_encode
 
 
@@ -275,6 +278,32 @@ def test_a_worker_with_less_than_one_of_a_resource_does_not_offer_it(
     assert [str(refusal) for refusal in seen.refusals.values()] == [
         "h264_nvenc: the worker does not offer nvenc: start it with --resources nvenc=1"
     ] * (1 - offers)
+
+
+def test_where_the_folder_of_parts_goes_in_mid_build_the_refusal_that_follows_stays(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(remote, "_probe", lambda *_: ("1", ""))
+    cluster = SimpleNamespace(crew=lambda *_, **__: nullcontext())
+    method = SimpleNamespace(model=VmafModel())
+    store = Parts(tmp_path / "parts")
+
+    def build(harm):
+        store.folder.mkdir()
+        with remote._on_cluster(
+            *(cluster, find_ffmpeg(), method, store), clips=(), trials={}, progress=None, say=None
+        ) as far:
+            assert (store.folder / far._errand.sign).exists()
+            harm()
+
+    def vanish():
+        shutil.rmtree(store.folder)
+        raise CannotRun("a finished cell vanished")
+
+    with pytest.raises(CannotRun, match="a finished cell vanished"):
+        build(vanish)
+    build(lambda: None)
+    assert list(store.folder.iterdir()) == []
 
 
 def test_of_late_workers_it_is_said_once_which_encoders_they_lack():

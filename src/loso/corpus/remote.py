@@ -7,13 +7,14 @@ left out, or get no cells of that kind, and it is said why.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from typing import TypeVar
 
 from loso.corpus.cells import Method
@@ -90,10 +91,10 @@ def _on_cluster(
     folder of parts, there for as long as the build, shows whether they see that one too.
     """
     libvmaf, scores = _probe(ffmpeg, method)
-    with NamedTemporaryFile(dir=store.folder, prefix=".", suffix=".tmp") as sign:
+    with _sign_in(store.folder) as sign:
         errand = Errand(
             parts=store.folder.absolute(),
-            sign=Path(sign.name).name,
+            sign=sign.name,
             ffmpeg=ffmpeg.path,
             version=ffmpeg.version,
             configuration=ffmpeg.configuration,
@@ -109,6 +110,19 @@ def _on_cluster(
         lacks = partial(_lacking, trials if has_all else ())
         with cluster.crew(survey, errand, paths, by_skill, lacks=lacks) as crew:
             yield _OnCluster(crew, errand, trials, progress, say)
+
+
+@contextmanager
+def _sign_in(folder: Path) -> Iterator[Path]:
+    """Yield a new file, gone afterwards; where its folder went first, nothing is said of that."""
+    number, name = mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    os.close(number)
+    sign = Path(name)
+    try:
+        yield sign
+    finally:
+        with suppress(OSError):
+            sign.unlink(missing_ok=True)
 
 
 def _probe(ffmpeg: Ffmpeg, method: Method) -> tuple[str, str]:
