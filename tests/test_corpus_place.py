@@ -1,4 +1,6 @@
+import errno
 import os
+import re
 import shutil
 import time
 from concurrent.futures import Future
@@ -105,6 +107,7 @@ def sick(monkeypatch, tmp_path):
 
     monkeypatch.setattr(worker, "try_encoder", try_encoder)
     monkeypatch.setattr(worker, "measure_cell", lambda *_: made.work())
+    monkeypatch.setattr(worker, "_SIGN_DELAY_S", 0.0)
     program = find_ffmpeg()
     monkeypatch.setattr(worker, "_own_ffmpeg", lambda _: program)
     return made
@@ -159,6 +162,53 @@ def test_a_cell_that_fails_on_a_worker_in_order_has_failed(sick):
 def test_a_worker_that_can_no_longer_try_an_encoder_fails_no_cell(sick):
     sick.trials = [MissingTool("does not work here", where="libx264")]
     with pytest.raises(UnfitWorker, match="can code no libx264 any longer"):
+        sick.measure()
+
+
+def lost_parts(sick):
+    return re.escape(
+        f"does not see the folder of finished cells, found {sick.errand.parts}; all machines must "
+        "see one folder under one path: give --parts on a shared disk"
+    )
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_worker_whose_share_of_parts_goes_in_mid_cell_is_unfit(sick, fails):
+    """What it has kept then lies on a disk of its own."""
+
+    def unmount():
+        (sick.errand.parts / sick.errand.sign).unlink()
+        if fails:
+            raise CannotRun("cannot be written (Stale file handle)")
+
+    sick.work = unmount
+    with pytest.raises(UnfitWorker, match=lost_parts(sick)):
+        sick.measure()
+
+
+def test_a_worker_whose_share_of_parts_is_gone_begins_no_cell(sick):
+    (sick.errand.parts / sick.errand.sign).unlink()
+    sick.work = lambda: pytest.fail("it codes what it cannot keep")
+    with pytest.raises(UnfitWorker, match=lost_parts(sick)):
+        sick.measure()
+
+
+def test_a_worker_whose_share_of_parts_is_stale_is_unfit(sick):
+    sick.errand.parts /= "x" * 300  # as a stale handle, this is no mere "not there"
+    with pytest.raises(UnfitWorker, match=lost_parts(sick)):
+        worker.survey(sick.errand, [], {})
+
+
+def test_a_worker_that_may_not_write_to_the_parts_any_longer_is_unfit(sick, monkeypatch):
+    def remount():
+        read_only = OSError(errno.EROFS, "Read-only file system")
+        monkeypatch.setattr(worker, "NamedTemporaryFile", lambda **_: raising(read_only)())
+        raise CannotRun("cannot be written (Read-only file system)")
+
+    sick.trials.append("agreed")
+    sick.work = remount
+    reason = r"cannot write to the folder of finished cells \(Read-only file system\), found "
+    with pytest.raises(UnfitWorker, match=reason):
         sick.measure()
 
 

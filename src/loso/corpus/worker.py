@@ -133,8 +133,10 @@ def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: C
     """Measure a cell and keep it as `mark`; `expected` is the hash that `trial` must give here.
 
     After a failure the worker is looked at once more: where it is at fault it is UnfitWorker, and
-    takes no other cells down.
+    takes no other cells down. So it is where the folder of parts is another by now, such as the one
+    that a share was mounted on: what it keeps there nobody else will see.
     """
+    _see_sign(errand)
     _see_trial(_tried, errand, trial, expected)
     clip = _as_seen_here(errand, cell.clip)
     store = Parts(errand.parts, scratch=scratch_here())
@@ -145,8 +147,10 @@ def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: C
         _as_seen_here(errand, cell.clip)
         raise
     except (CannotRun, OSError):
+        _see_parts(errand)
         _see_trial(_try, errand, trial, expected)
         raise
+    _see_sign(errand)
 
 
 @contextmanager
@@ -156,16 +160,19 @@ def _session(errand: Errand) -> Iterator[FfmpegSession]:
         yield session
 
 
-def _see_parts(errand: Errand) -> None:
+def _see_sign(errand: Errand) -> None:
     fix = "all machines must see one folder under one path: give --parts on a shared disk"
-    sign = errand.parts / errand.sign
     end = time.monotonic() + _SIGN_DELAY_S
-    while not sign.exists():
+    while not identity_of(errand.parts / errand.sign):
         if time.monotonic() > end:
             raise UnfitWorker(
                 "does not see the folder of finished cells", found=str(errand.parts), fix=fix
             )
         time.sleep(0.1)
+
+
+def _see_parts(errand: Errand) -> None:
+    _see_sign(errand)
     try:
         with NamedTemporaryFile(dir=errand.parts, prefix=".", suffix=".tmp"):
             pass
