@@ -299,6 +299,31 @@ def test_a_clip_that_changes_meanwhile_is_refused_and_not_kept(
     assert not (tmp_path / "corpus.jsonl").exists()
 
 
+def test_a_model_file_that_changes_meanwhile_ends_the_build(build, ffmpeg, tmp_path):
+    """libvmaf's own model stands in for the file, whose content nobody reads."""
+    file, program = tmp_path / "m.json", tmp_path / "replacing"
+    file.write_text("one")
+    program.write_text(
+        f"#!/bin/bash\ncase \"$*\" in *ant.mkv*-crf\\ 20*) echo other > '{file}' ;; esac\n"
+        f'exec "{ffmpeg.path}" "${{@//path=model.json/version=vmaf_v0.6.1}}"\n'
+    )
+    program.chmod(0o755)
+    settings = settings_of(model=VmafModel.parse(f"path={file}"))
+    with pytest.raises(BadSettings) as refusal:
+        build(settings=settings, ffmpeg=find_ffmpeg(str(program)))
+    assert str(refusal.value) == (
+        f"--vmaf-model: changed while it was used, found path={file}; "
+        "leave the file alone and run this again; what was finished before is kept"
+    )
+    assert len(list((tmp_path / "corpus.jsonl.parts").glob("*.part"))) == 1
+    assert not (tmp_path / "corpus.jsonl").exists()
+    file.write_text("one")
+    program.write_text(program.read_text().replace("echo other", "echo -n one"))
+    again = build(settings=settings, ffmpeg=find_ffmpeg(str(program)))
+    assert (again.reused, again.cells, again.missing) == (1, 4, {})
+    assert read_json(again.manifest)["tools"]["vmaf_model"] == f"m.json sha256:{sha256_of(file)}"
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_part_that_cannot_be_saved_is_listed(build, monkeypatch, code):
     def full(path, **_):

@@ -13,7 +13,7 @@ import pytest
 
 from loso.corpus import place, remote, worker
 from loso.corpus.parts import Parts
-from loso.errors import BadClip, CannotRun, MissingTool
+from loso.errors import BadClip, BadSettings, CannotRun, MissingTool
 from loso.executors import UnfitWorker
 from loso.files import sha256_of
 from loso.video.clips import ClipSettings, identity_of
@@ -283,6 +283,33 @@ def test_a_clip_that_an_older_file_replaced_ends_the_build(sick, tmp_path, how):
         sick.clip.path.unlink()
         sick.clip.path.symlink_to(old)
     with pytest.raises(BadClip, match=r"clip\.mkv: is not the file that was looked at before"):
+        sick.measure()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_model_that_changes_in_mid_cell_ends_the_build_unless_it_is_gone_here_alone(
+    sick, tmp_path, gone
+):
+    file = tmp_path / "m.json"
+    file.write_text("{}")
+    model = VmafModel.parse(f"path={file}")
+    sick.errand.method = SimpleNamespace(model=model)
+    sick.trials.append("agreed")
+
+    def change():
+        if gone:
+            file.unlink()
+        else:
+            file.write_text("[]")
+        model.install(tmp_path)
+
+    sick.work = change
+    kind, text = (
+        (UnfitWorker, r"does not see the VMAF model file, found nothing at .*m\.json")
+        if gone
+        else (BadSettings, "--vmaf-model: changed while it was used")
+    )
+    with pytest.raises(kind, match=text):
         sick.measure()
 
 

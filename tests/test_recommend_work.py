@@ -97,7 +97,10 @@ def test_a_refusal_of_its_own_ends_it_alone():
     assert other == [("b", False)]
 
 
-@pytest.mark.parametrize("failure", [LostCluster("gone"), ZeroDivisionError("a fault")])
+@pytest.mark.parametrize(
+    "failure",
+    [LostCluster("gone"), ZeroDivisionError("a fault"), BadSettings("changed while it was used")],
+)
 def test_what_stops_everything_is_raised(failure):
     with pytest.raises(type(failure)):
         carry_out(Desk(fails={"a": failure}), [work("a"), work("b")])

@@ -37,8 +37,8 @@ def measure_cell(
     """Measure a cell and keep it in `store` as `mark`; CannotRun where either fails.
 
     A part that cannot be saved fails its own cell: the others may be smaller, or the disk free by
-    then. BadClip where the clip's file changed: the part would hold other content than its name
-    says.
+    then. BadClip where the clip's file changed, BadSettings where the model's did: the part would
+    hold other content than its name says.
     """
     measured = _measure(cell, method, session, store)
     try:

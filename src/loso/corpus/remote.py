@@ -100,7 +100,6 @@ def _on_cluster(
             configuration=ffmpeg.configuration,
             libvmaf=libvmaf,
             scores=scores,
-            model_identity=method.model.identity(),
             method=method,
         )
         by_skill = {_skill(kind): encode for kind, encode in trials.items()}

@@ -18,13 +18,13 @@ from typing import Final
 from loso.corpus.cells import Method, measure_cell
 from loso.corpus.parts import Parts
 from loso.corpus.plan import Cell
-from loso.errors import BadClip, CannotRun, LosoError, MissingTool
+from loso.errors import BadClip, BadSettings, CannotRun, LosoError, MissingTool
 from loso.executors import UnfitWorker, resources_here, scratch_here, stopped_when_unwanted
 from loso.files import sha256_of
 from loso.video.clips import Clip, ClipSettings, identity_of, open_clip
 from loso.video.encoders import Encoder
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession, find_ffmpeg
-from loso.video.measure import Encode, probe_libvmaf
+from loso.video.measure import Encode, VmafModel, probe_libvmaf
 from loso.video.scan import Scan, scan_clip
 from loso.video.trial import TRIAL_TIMEOUT_S, try_encoder
 
@@ -56,7 +56,6 @@ class Errand:
     libvmaf: str
     scores: str
     """The hash of what libvmaf gives a few frames on the client."""
-    model_identity: str
     method: Method
 
 
@@ -146,6 +145,9 @@ def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: C
     except BadClip:
         _as_seen_here(errand, cell.clip)
         raise
+    except BadSettings:  # the model: another for all, unless it is gone here
+        _see_model(errand.method.model)
+        raise
     except (CannotRun, OSError):
         _see_parts(errand)
         _see_trial(_try, errand, trial, expected)
@@ -201,9 +203,8 @@ def _own_ffmpeg(errand: Errand) -> Ffmpeg:
             found=" and ".join(dict.fromkeys(found)) or "none with libvmaf",
         )
     model = errand.method.model
-    if model.path and not model.path.is_file():
-        raise UnfitWorker("does not see the VMAF model file", found=f"nothing at {model.path}")
-    if model.identity() != errand.model_identity:
+    _see_model(model)
+    if model.path and sha256_of(model.path) != model.sha256:
         raise UnfitWorker("the VMAF model file is another", found=str(model.path))
     with FfmpegSession(ffmpeg) as session, _folder() as folder:
         try:
@@ -217,6 +218,11 @@ def _own_ffmpeg(errand: Errand) -> Ffmpeg:
     if scores != errand.scores:
         raise UnfitWorker("scores otherwise than the client: its processor or a library differs")
     return ffmpeg
+
+
+def _see_model(model: VmafModel) -> None:
+    if model.path and not model.path.is_file():
+        raise UnfitWorker("does not see the VMAF model file", found=f"nothing at {model.path}")
 
 
 def _see_trial(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from loso.corpus.plan import Cell
-from loso.errors import BadInput, CannotRun, LosoError, LostCluster
+from loso.errors import BadInput, BadSettings, CannotRun, LosoError, LostCluster
 from loso.recommend.desk import Desk, Probe
 
 __all__ = ["Work", "carry_out"]
@@ -32,6 +32,9 @@ _USUAL_ENCODES: Final = 3
 _ENDS_ONE: Final = (BadInput, CannotRun)
 """A clip that changed, an encode that failed: the others go on."""
 
+_ENDS_ALL: Final = (BadSettings, LostCluster)
+"""Of an encode, though of those kinds: a VMAF model that changed serves no other either."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
@@ -46,7 +49,8 @@ class _Asked:
 def carry_out(desk: Desk, works: Sequence[Work[_T]]) -> list[_T | LosoError]:
     """Return what each piece of work found, or the refusal that ended it, in their order.
 
-    A cell that several ask for is coded once. LostCluster where nobody is left to code.
+    A cell that several ask for is coded once. LostCluster where nobody is left to code, BadSettings
+    where the VMAF model changed.
     """
     return _Round(desk, works).outcomes()
 
@@ -83,7 +87,7 @@ class _Round(Generic[_T]):
             del self._futures[mark]
             failure = ended.exception()
             if failure is not None and (
-                isinstance(failure, LostCluster) or not isinstance(failure, _ENDS_ONE)
+                isinstance(failure, _ENDS_ALL) or not isinstance(failure, _ENDS_ONE)
             ):
                 raise failure
             self._coded += failure is None

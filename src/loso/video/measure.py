@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loso.errors import BadSettings, CannotRun
-from loso.files import sha256_of
+from loso.files import blames_machine, os_refusal, read_file
 from loso.schema import CANONICAL_6
 from loso.video.allowed import guard
 from loso.video.clips import Clip
@@ -76,23 +75,34 @@ OTHER_METRICS: Final = {"psnr": ("psnr", "psnr_y"), "ssim": ("float_ssim", "floa
 class VmafModel:
     """Which VMAF: a version that libvmaf carries, or a model file; and one other metric beside it.
 
-    `beside`, one of `OTHER_METRICS`, becomes a feature by that name.
+    `beside`, one of `OTHER_METRICS`, becomes a feature by that name. A file comes from `parse`,
+    which reads it: a file of other bytes is refused from then on.
     """
 
     version: str = "vmaf_v0.6.1"
     path: Path | None = None
     beside: str = ""
+    sha256: str = ""
+    """Of the file's bytes."""
 
     @classmethod
     def parse(cls, text: str) -> VmafModel:
-        """Return the model of `version=NAME` or `path=FILE`; BadSettings for anything else."""
+        """Return the model of `version=NAME` or `path=FILE`; BadSettings for anything else.
+
+        BadInput where the file cannot be read.
+        """
         kind, _, value = text.partition("=")
         if kind == "version" and re.fullmatch(r"[\w.]+", value):
             return cls(version=value)
         if kind == "path" and value:
             if not Path(value).is_file():
                 raise BadSettings("no such VMAF model file", where="--vmaf-model", found=value)
-            return cls(version="", path=Path(value).absolute())
+            path = Path(value).absolute()
+            try:
+                content = read_file(path)
+            except OSError as error:
+                raise os_refusal("be read", path, error) from None
+            return cls(version="", path=path, sha256=hashlib.sha256(content).hexdigest())
         raise BadSettings(
             "unreadable VMAF model",
             where="--vmaf-model",
@@ -105,7 +115,7 @@ class VmafModel:
 
     def identity(self) -> str:
         """Return what tells this model from any other: its name, and a file's hash."""
-        return f"{self.path.name} sha256:{sha256_of(self.path)}" if self.path else self.version
+        return f"{self.path.name} sha256:{self.sha256}" if self.path else self.version
 
     @property
     def option(self) -> str:
@@ -113,9 +123,26 @@ class VmafModel:
         return "path=model.json" if self.path else f"version={self.version}"
 
     def install(self, folder: Path) -> None:
-        """Put a model file, if it is one, into `folder` under a name that needs no escaping."""
-        if self.path:
-            shutil.copyfile(self.path, folder / "model.json")
+        """Put a model file, if it is one, into `folder` under a name that needs no escaping.
+
+        BadSettings where it is not the file that was read before: one corpus has one model.
+        """
+        if self.path is None:
+            return
+        try:
+            content = read_file(self.path)
+        except OSError as error:
+            if blames_machine(error):
+                raise
+            content = b""
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise BadSettings(
+                "changed while it was used",
+                where="--vmaf-model",
+                found=str(self),
+                fix="leave the file alone and run this again; what was finished before is kept",
+            )
+        (folder / "model.json").write_bytes(content)
 
 
 @dataclass(frozen=True, kw_only=True)
