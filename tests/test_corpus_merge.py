@@ -18,7 +18,7 @@ from loso.corpus.load import load_corpus
 from loso.corpus.merge import merge_corpora
 from loso.corpus.plan import BuildSettings, plan_cells, rows_of
 from loso.errors import BadCorpus, BadSettings, LosoError
-from loso.files import read_json, sha256_of
+from loso.files import MOST_RECORD_BYTES, read_json, sha256_of
 from loso.schema import CANONICAL_6
 from loso.video.clips import ClipSettings
 from loso.video.encoders import ENCODERS
@@ -26,6 +26,7 @@ from loso.video.ffmpeg import find_ffmpeg
 
 FEATURES = dict.fromkeys(CANONICAL_6, 0.5)
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
+AGAIN = "copy both again, or move the manifest away: then nothing of it is compared"
 
 
 def row(src="ant", frame=0, **more):
@@ -531,7 +532,34 @@ def test_a_manifest_that_is_none_is_refused(content, text):
 def test_a_manifest_that_cannot_be_read_is_refused():
     write("a.jsonl", [row()])
     Path("a.manifest.json").mkdir()
-    assert refusal("a.jsonl") == "a.manifest.json: cannot be read (Is a directory)"
+    assert refusal("a.jsonl") == f"a.manifest.json: cannot be read (Is a directory); {AGAIN}"
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+def test_a_manifest_may_grow_with_its_corpus(monkeypatch, ending):
+    """The floor is lowered: else the corpus would have to be one of megabytes."""
+    monkeypatch.setattr("loso.corpus.origins.MOST_RECORD_BYTES", 2000)
+    path = tell(write(f"a{ending}", [row(frame=number) for number in range(100)]))
+    manifest, most = Path("a.manifest.json"), 16 * path.stat().st_size
+    told = manifest.read_text()
+    manifest.write_text(told + " " * (most - len(told)))
+    assert merge(path).rows == 100
+    manifest.write_text(told + " " * (most - len(told) + 1))
+    assert refusal(path) == (
+        f"a.manifest.json: cannot be read ({most + 1} bytes, {most} are read); {AGAIN}"
+    )
+    manifest.unlink()
+    assert merge(path).rows == 100
+
+
+def test_the_manifest_of_a_small_corpus_may_be_what_any_record_may():
+    path = tell(write("a.jsonl", [row()]))
+    told = Path("a.manifest.json").read_text()
+    Path("a.manifest.json").write_text(told + " " * 2**20)
+    assert merge(path).rows == 1
+    with Path("a.manifest.json").open("wb") as stream:
+        stream.truncate(MOST_RECORD_BYTES + 1)
+    assert f"({MOST_RECORD_BYTES + 1} bytes, {MOST_RECORD_BYTES} are read)" in refusal(path)
 
 
 def test_a_shard_is_never_replaced():

@@ -17,13 +17,17 @@ from loso.corpus.manifest import manifest_path
 from loso.corpus.names import listed
 from loso.corpus.shard import Shard
 from loso.errors import BadCorpus
-from loso.files import parse_json, read_file
+from loso.files import MOST_RECORD_BYTES, parse_json, read_file
 from loso.records import OneFault, parse_record
 
 __all__ = ["CellRecord", "ClipRecord", "Origin", "ShardRecord", "agreement", "origin_of"]
 
 _MAY_DIFFER: Final = {"libvmaf": "features and scores", "ffmpeg": "encodes"}
 """Tools, and what their versions may make differ."""
+
+_MANIFEST_SHARE: Final = 16
+"""Bytes of a manifest for each byte of its corpus, at most: of a cell with one frame it takes 1.2
+kB, and the row packs to 90 bytes. A small one may have what any record may."""
 
 
 class _Record(OneFault, BaseModel):
@@ -93,13 +97,14 @@ def origin_of(shard: Shard, name: str) -> Origin:
     was changed, or came from somewhere else.
     """
     path = manifest_path(shard.path)
+    most_bytes = max(MOST_RECORD_BYTES, _MANIFEST_SHARE * shard.stored_bytes)
     fix = "copy both again, or move the manifest away: then nothing of it is compared"
     try:
-        content = read_file(path)
+        content = read_file(path, most_bytes)
     except FileNotFoundError:
         said = _Manifest(corpus=_File(sha256=shard.hashes[0]))
     except OSError as error:
-        raise BadCorpus(f"cannot be read ({error.strerror})", where=str(path)) from None
+        raise BadCorpus(f"cannot be read ({error.strerror})", where=str(path), fix=fix) from None
     else:
         parse_json(content, str(path))  # which takes no NaN, as pydantic does
         said = parse_record(_Manifest, content, path, refusal=BadCorpus, fix=fix)

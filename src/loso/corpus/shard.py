@@ -40,6 +40,7 @@ class Shard:
 
     path: Path
     hashes: tuple[str, ...]
+    stored_bytes: int
     rows: pl.DataFrame
     text: bytes | None
 
@@ -102,6 +103,7 @@ def read_shard(path: Path, *, key: Sequence[str] = ()) -> Shard:
     return Shard(
         path=path,
         hashes=tuple(hashlib.sha256(each).hexdigest() for each in stored),
+        stored_bytes=len(content),
         rows=rows.select(_plain(column) for column in rows),
         text=text,
     )
