@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from loso.cluster.crew import Crew
 from loso.cluster.dispatch import Dispatch, Hand, Task
 from loso.errors import BadSettings, CannotRun, LostCluster, MissingExtra
 from loso.executors import (
+    ClosingWorker,
     UnfitWorker,
     connect,
     ended,
@@ -377,19 +379,89 @@ def test_a_worker_that_came_back_under_its_address_is_looked_at_anew(how):
         assert client.sent == [(1, "a")] * 2
 
 
-def test_a_worker_that_finds_itself_unfit_gets_no_more_and_is_not_blamed():
+def test_a_worker_that_finds_itself_unfit_gets_no_more():
     client = Played(a=1)
-    with crew_of(client, deaths=1) as crew:
+    with crew_of(client) as crew:
         crew.admit(take_all)
         future = crew.submit(print)
         client.wait_for(1)[0][-1].set_exception(UnfitWorker("its disk is gone"))
-        wait_for(lambda: "no worker" in crew.remark)
+        wait_for(lambda: crew.remark.startswith("the only worker is left out: waiting "))
         client.threads["b"] = 1
         address, *_, done = client.wait_for(2)[1]
         assert address == "b"
         done.set_result("there")
         assert future.result(60) == "there"
         assert "left out: a: its disk is gone" in crew.news()
+
+
+def test_a_task_after_which_each_worker_is_unfit_fails_with_a_reason():
+    client = Played(a=1, b=1, c=1)
+    with crew_of(client, deaths=2) as crew:
+        crew.admit(take_all)
+        wait_for(lambda: crew.remark == "3 workers")
+        future = crew.submit(print, "wedges")
+        had = []
+        for number in (1, 2):
+            address, *_, unfit = client.wait_for(number)[-1]
+            had.append(address)
+            unfit.set_exception(UnfitWorker(f"the driver of {address} is gone"))
+        assert str(future.exception(60)) == (
+            f"2 workers died or were unfit while they had it, the last was {had[1]}, "
+            f"found the driver of {had[1]} is gone"
+        )
+        other = crew.submit(print, "harmless")
+        address, *_, done = client.wait_for(3)[-1]
+        assert {*had, address} == set("abc")
+        done.set_result("done")
+        assert other.result(60) == "done"
+
+
+def test_the_neighbours_of_a_task_after_which_a_worker_is_unfit_are_not_blamed():
+    client = Played(a=2)
+    with crew_of(client, deaths=1) as crew:
+        crew.admit(take_all)
+        futures = [crew.submit(print, number) for number in range(2)]
+        client.wait_for(2)[0][-1].set_exception(UnfitWorker("its driver is gone"))
+        assert "1 workers died or were unfit" in str(futures[0].exception(60))
+        client.threads = {"b": 2}
+        _, _, (address, _, arguments, _, done) = client.wait_for(3)
+        assert (address, arguments) == ("b", (1,))
+        done.set_result("there")
+        assert futures[1].result(60) == "there"
+
+
+def test_a_task_is_not_blamed_for_a_worker_that_is_closing():
+    client = Played(a=1)
+    with crew_of(client, deaths=1) as crew:
+        crew.admit(take_all)
+        future = crew.submit(print)
+        client.wait_for(1)[0][-1].set_exception(ClosingWorker("the worker is closing"))
+        client.threads = {"b": 1}
+        client.wait_for(2)[1][-1].set_result("there")
+        assert future.result(60) == "there"
+
+
+def test_where_all_workers_were_left_out_it_is_said():
+    client = Played(a=1, b=1)
+    with crew_of(client, worker_s=0.3) as crew:
+        crew.admit(take_all)
+        wait_for(lambda: crew.remark == "2 workers")
+        futures = [crew.submit(print) for _ in range(2)]
+        for *_, unfit in client.wait_for(2):
+            unfit.set_exception(UnfitWorker("its disk is gone"))
+        with pytest.raises(LostCluster) as refusal:
+            futures[0].result(60)
+        assert str(refusal.value) == (
+            "tcp://s:1: all 2 workers are left out, and no other came for 0.3 s; "
+            "start one with: dask worker tcp://s:1; then give the same command"
+        )
+        assert "all 2 workers are left out: waiting for one, 0.3 s at most" in crew.news()
+
+
+def test_a_closing_worker_is_unfit_on_the_way_home_too():
+    (home,) = (pickle.loads(pickle.dumps(each)) for each in [ClosingWorker("it ends", found="x")])
+    assert (type(home), str(home)) == (ClosingWorker, "it ends, found x")
+    assert isinstance(home, UnfitWorker)
 
 
 def test_workers_that_are_unfit_are_told_of_once_by_their_reason():

@@ -17,11 +17,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from loso.cluster.crew import Crew
-from loso.cluster.roster import Lacks, UnfitWorker
+from loso.cluster.roster import ClosingWorker, Lacks, UnfitWorker
 from loso.errors import BadSettings, CannotRun, MissingExtra
 from loso.recipe import ClusterLimits
 
 __all__ = [
+    "ClosingWorker",
     "Cluster",
     "Crew",
     "UnfitWorker",
@@ -215,7 +216,7 @@ def stopped_when_unwanted(stop: Callable[[], None], *, every_s: float = 0.25) ->
     """Call `stop` once nobody waits for this task: it was cancelled, or its worker is closing.
 
     Dask ends no thread; what a task has started, such as a child process, must be ended by this.
-    An error that follows from that becomes UnfitWorker, so that the task goes elsewhere.
+    An error that follows from that becomes ClosingWorker, so that the task goes elsewhere.
     """
     worker = _worker()
     if worker is None:
@@ -241,7 +242,7 @@ def stopped_when_unwanted(stop: Callable[[], None], *, every_s: float = 0.25) ->
         yield
     except Exception:
         if stopped.is_set():
-            raise UnfitWorker("the worker is closing") from None
+            raise ClosingWorker("the worker is closing") from None
         raise
     finally:
         done.set()

@@ -301,7 +301,7 @@ class ClusterLimits:
         600.0, 0.1, 1e6, "Seconds without any worker that could go on, before the rest is given up."
     )
     deaths: int = _setting(
-        3, 1, 100, "Workers that may die on a task: the first may have had other reasons."
+        3, 1, 100, "Workers that may be lost on a task: the first may have had other reasons."
     )
 
     def __post_init__(self) -> None:

@@ -17,8 +17,19 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from loso.cluster.dispatch import Dispatch, Hand, Skilled, Task, workers
-from loso.cluster.roster import Judge, Lacks, Roster, UnfitWorker, Wait, ask_in_time, broke_off
-from loso.errors import CannotRun, LosoError, LostCluster
+from loso.cluster.roster import (
+    ClosingWorker,
+    Judge,
+    Lacks,
+    Roster,
+    UnfitWorker,
+    Wait,
+    ask_in_time,
+    broke_off,
+    lost_scheduler,
+    lost_workers,
+)
+from loso.errors import CannotRun, LosoError
 from loso.recipe import ClusterLimits
 
 __all__ = ["Crew"]
@@ -32,8 +43,8 @@ class Crew(Executor):
     """The workers of a cluster as an executor, for one piece of work.
 
     `muster` gives the reports of those that are there, `admit` says what each is fit for; then
-    tasks go out. A task whose worker dies goes to another one, until `ClusterLimits.deaths` have.
-    Where nobody is left to go on, everything that waits ends with LostCluster.
+    tasks go out. A task whose worker dies or is found unfit goes to another one, until
+    `ClusterLimits.deaths` have. Where nobody is left, all that waits ends with LostCluster.
     """
 
     def __init__(
@@ -180,7 +191,7 @@ class Crew(Executor):
                 self._mind_that_work_goes_on()
         except BaseException as error:  # noqa: BLE001 (whatever it is, nobody may wait for ever)
             cut = self._client.status != "running" and not isinstance(error, LosoError)
-            end = self._lost() if cut else error
+            end = lost_scheduler(self._where) if cut else error
         with self._gate:
             self._over = end
         self._take_calls()  # tasks of the last moment
@@ -195,13 +206,6 @@ class Crew(Executor):
             while True:
                 self._calls.get_nowait()()
 
-    def _lost(self) -> LostCluster:
-        return LostCluster(
-            "the scheduler was lost",
-            where=self._where,
-            fix="start it and its workers again, then give the same command",
-        )
-
     def _end_all(self, error: BaseException) -> None:
         for task in list(self._dispatch.drain()):
             self._drop(task)
@@ -215,7 +219,7 @@ class Crew(Executor):
 
     def _look_round(self) -> None:
         if self._client.status != "running":
-            raise self._lost()
+            raise lost_scheduler(self._where)
         asked = time.monotonic()
         try:
             there = dict(ask_in_time(self._client, "nthreads", self._limits.connect_s))
@@ -223,7 +227,7 @@ class Crew(Executor):
             self._silent_since = self._silent_since or asked
             silent_s = time.monotonic() - self._silent_since
             if self._client.status != "running" or silent_s >= self._limits.connect_s:
-                raise self._lost() from None
+                raise lost_scheduler(self._where) from None
         else:
             self._silent_since = None
             self._roster.update(there)
@@ -250,18 +254,18 @@ class Crew(Executor):
         self.most_workers = max(self.most_workers, len(hands))
         self.most_tasks = max(self.most_tasks, sum(hand.threads for hand in hands))
 
-    def _reassign(self, address: str, *, died: bool = True) -> None:
-        """Give a worker's tasks to others."""
+    def _reassign(self, address: str, *, unfit: str = "", after: Task | None = None) -> None:
+        """Give a worker's tasks to others: it died, or is `unfit`, found after one of them."""
         self._copies.pop(address, None)
         for task in self._dispatch.leave(address):
             self._drop(task)
-            task.deaths += died
+            if not unfit or task is after:
+                task.deaths, task.reason = task.deaths + 1, unfit or task.reason
             if task.deaths < self._limits.deaths:
                 task.suspect = 0 < task.deaths == self._limits.deaths - 1
                 self._dispatch.put(task)
             else:
-                text = f"{task.deaths} workers died while they had it, the last was {address}"
-                task.future.set_exception(CannotRun(text))
+                task.future.set_exception(task.failure(address))
 
     def _hand_out(self) -> None:
         for task, hand in self._dispatch.give():
@@ -285,7 +289,8 @@ class Crew(Executor):
             return
         error = future.exception()
         if isinstance(error, UnfitWorker):
-            self._reassign(address, died=False)
+            after = None if isinstance(error, ClosingWorker) else task
+            self._reassign(address, unfit=str(error), after=after)
             self._roster.leave_out(address, str(error))
             return
         del self._running[task]
@@ -295,8 +300,7 @@ class Crew(Executor):
         elif isinstance(error, (LosoError, OSError)):
             task.future.set_exception(error)
         else:
-            text = f"{type(error).__name__}: {error}"
-            task.future.set_exception(CannotRun(text, where=address))
+            task.future.set_exception(CannotRun(f"{type(error).__name__}: {error}", where=address))
 
     def _muster_if_due(self) -> None:
         """Once everybody was looked at, tell who is left out, and end the muster."""
@@ -339,10 +343,8 @@ class Crew(Executor):
             self.remark = f"looking at {workers(looking)}" if looking else there
             return
         whom = f"no worker for {', '.join(dispatch.lacking)}" if dispatch.hands else "no worker"
-        self.remark = self._for_anybody.go_on(f"{whom} is there")
+        left_out = self._roster.left_out
+        self.remark = self._for_anybody.go_on(left_out or f"{whom} is there")
         if self._for_anybody.over:
-            raise LostCluster(
-                f"{whom} was there for {self._limits.worker_s:g} s",
-                where=self._where,
-                fix=f"start one with: dask worker {self._where}; then give the same command",
-            )
+            lost = f"{left_out}, and no other came" if left_out else f"{whom} was there"
+            raise lost_workers(self._where, f"{lost} for {self._limits.worker_s:g} s")

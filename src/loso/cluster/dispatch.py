@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from loso.errors import CannotRun
+
 __all__ = ["Dispatch", "Hand", "Skilled", "Task", "workers"]
 
 _T = TypeVar("_T")
@@ -26,9 +28,17 @@ class Task:
     """How much of a worker's resources it takes up while it runs."""
     future: Future[Any] = field(default_factory=Future)
     deaths: int = 0
-    """How many workers died while they had it."""
+    """How many workers died while they had it, or were found unfit then."""
+    reason: str = ""
+    """Why the last of those was unfit."""
     suspect: bool = False
     """Whether so many did that it is to be alone on the next one."""
+
+    def failure(self, address: str) -> CannotRun:
+        """Return why it goes to no other worker, after the one at `address`."""
+        ended = "died or were unfit" if self.reason else "died"
+        text = f"{self.deaths} workers {ended} while they had it, the last was {address}"
+        return CannotRun(text, found=self.reason)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -11,9 +11,20 @@ from functools import partial
 from typing import Any
 
 from loso.cluster.dispatch import Hand
-from loso.errors import CannotRun, LosoError
+from loso.errors import CannotRun, LosoError, LostCluster
 
-__all__ = ["Judge", "Lacks", "Roster", "UnfitWorker", "Wait", "ask_in_time", "broke_off"]
+__all__ = [
+    "ClosingWorker",
+    "Judge",
+    "Lacks",
+    "Roster",
+    "UnfitWorker",
+    "Wait",
+    "ask_in_time",
+    "broke_off",
+    "lost_scheduler",
+    "lost_workers",
+]
 
 
 class UnfitWorker(Exception):
@@ -24,6 +35,10 @@ class UnfitWorker(Exception):
 
     def __init__(self, problem: str, **parts: str) -> None:
         super().__init__(str(CannotRun(problem, **parts)))
+
+
+class ClosingWorker(UnfitWorker):
+    """Raised where a worker is about to end: no task is to blame for that."""
 
 
 Judge = Callable[[Any], frozenset[str]]
@@ -100,6 +115,14 @@ class Roster:
     def empty(self) -> bool:
         """Whether nobody is there."""
         return not self._known
+
+    @property
+    def left_out(self) -> str:
+        """How to say that all who are there are left out, nothing where that is not so."""
+        if not self._known or not all(known.unfit for known in self._known.values()):
+            return ""
+        count = len(self._known)
+        return f"all {count} workers are left out" if count > 1 else "the only worker is left out"
 
     @property
     def looking(self) -> int:
@@ -198,6 +221,21 @@ def ask_in_time(client: Any, question: str, limit_s: float, *given: Any, **named
     """
     ask = partial(getattr(client, question), *given, **named, asynchronous=True)
     return client.sync(ask, callback_timeout=limit_s)
+
+
+def lost_scheduler(address: str) -> LostCluster:
+    """Return the refusal where a scheduler answers no more."""
+    return LostCluster(
+        "the scheduler was lost",
+        where=address,
+        fix="start it and its workers again, then give the same command",
+    )
+
+
+def lost_workers(address: str, problem: str) -> LostCluster:
+    """Return the refusal where nobody is left to go on."""
+    fix = f"start one with: dask worker {address}; then give the same command"
+    return LostCluster(problem, where=address, fix=fix)
 
 
 def broke_off(future: Future[Any]) -> bool:
