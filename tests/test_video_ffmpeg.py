@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -250,6 +251,44 @@ def test_nothing_starts_once_the_work_is_stopped(session_of, tmp_path):
         with pytest.raises(CannotRun) as failure:
             session.run(["x"], folder=tmp_path, timeout_s=20)
     assert str(failure.value) == "ffmpeg was not started: the work was stopped"
+
+
+def test_a_session_whose_guard_was_killed_still_ends_its_children(session_of, tmp_path):
+    ended = []
+
+    def work(session):
+        with pytest.raises(CannotRun) as failure:
+            session.run(["x"], folder=tmp_path, timeout_s=60)
+        ended.append(str(failure.value))
+
+    with session_of("echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 60") as session:
+        session._guard.kill()
+        _wait_for(lambda: not _runs(session._guard.pid))
+        thread = threading.Thread(target=work, args=[session])
+        thread.start()
+        pid = int(_wait_for((tmp_path / "pid").read_text))
+        assert _runs(pid)
+        session.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert ended == ["ffmpeg was killed by signal 9"]
+    assert not _runs(pid)
+
+
+def test_a_session_that_is_stopped_twice_kills_once(session_of, monkeypatch):
+    """After the first time its number may be that of another group."""
+    killed = []
+    killpg = os.killpg
+
+    def kill(group, number):
+        killed.append((group, number))
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", kill)
+    with session_of("exit 0") as session:
+        assert session._guard.pid == os.getpgid(session._guard.pid) != os.getpgid(0)
+        session.stop()
+    assert killed == [(session._guard.pid, signal.SIGKILL)]
 
 
 CHILD = """

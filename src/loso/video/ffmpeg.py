@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -165,10 +165,11 @@ _GUARD: Final = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.S
 class FfmpegSession:
     """Runs ffmpeg in a process group that ends when the session ends, however it ends.
 
-    A guard process leads the group and waits on a pipe. When the session is left, or this process
-    dies (kill -9 included), the pipe closes and the guard kills the group. Unlike a parent-death
-    signal, this is safe with threads and not tied to Linux. All calls share the group: one that
-    takes too long is killed by itself, and what a script has started ends with the session alone.
+    When the session is left, the group is killed. A guard process leads it and waits on a pipe:
+    where this process dies (kill -9 included), the pipe closes and the guard kills the group.
+    Unlike a parent-death signal, this is safe with threads and not tied to Linux. All calls share
+    the group: one that takes too long is killed by itself, and what a script has started ends with
+    the session alone.
     """
 
     def __init__(self, ffmpeg: Ffmpeg) -> None:
@@ -210,9 +211,14 @@ class FfmpegSession:
         """Kill every child that is left; `run` in other threads then ends with an error."""
         with self._starting:
             self._stopped = True
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
-        self._guard.wait()
+            if self._guard.returncode is not None:
+                return
+            # The guard may be dead. Until it is waited for, no other group can have its number.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._guard.pid, signal.SIGKILL)
+            if self._guard.stdin is not None:
+                self._guard.stdin.close()
+            self._guard.wait()
 
     def run(
         self,
