@@ -31,7 +31,7 @@ from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.parts import Parts
 from loso.corpus.plan import BuildSettings, fingerprint, plan_cells
-from loso.executors import connect, resources_here
+from loso.executors import Cluster, connect, resources_here
 from loso.recipe import ClusterLimits
 from loso.video.clips import ClipSettings, open_clip
 from loso.video.encoders import encoder_named
@@ -69,10 +69,11 @@ def cluster_of(folder: Path, workers: int) -> Iterator[Way]:
     started = []
     file = folder / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
-    quiet = ["--no-dashboard", "--dashboard-address", ":0", "--host", "127.0.0.1"]
-    worker = ["--scheduler-file", file, "--nthreads", 1, "--no-nanny", "--no-dashboard"]
-    commands = [[*dask, "scheduler", "--port", 0, "--scheduler-file", file, *quiet]]
-    commands += [[*dask, "worker", *worker, "--local-directory", folder]] * workers
+    inside = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    inside += ["--scheduler-file", file]
+    worker = ["--nthreads", 1, "--no-nanny", "--local-directory", folder]
+    commands = [[*dask, "scheduler", *inside, "--port", 0]]
+    commands += [[*dask, "worker", *inside, *worker]] * workers
     with ExitStack() as stack, (folder / "log").open("w") as log:
         for command in commands:
             words = [str(word) for word in command]
@@ -84,9 +85,15 @@ def cluster_of(folder: Path, workers: int) -> Iterator[Way]:
                 time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
         with connect(address, ClusterLimits(connect_s=30.0)) as cluster:
-            while len(cluster.crew(resources_here).muster().result()) < workers:
+            while number_at(cluster) < workers:
                 time.sleep(0.1)
             yield Way({"cluster": cluster}, tuple(started))
+
+
+def number_at(cluster: Cluster) -> int:
+    """Return how many workers are there. The crew that counts them ends: it would go on asking."""
+    with cluster.crew(resources_here) as crew:
+        return len(crew.muster().result())
 
 
 def clip(ffmpeg: Ffmpeg, path: Path, size: str, frames: int) -> Path:
