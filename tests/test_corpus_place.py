@@ -327,6 +327,64 @@ def test_a_worker_that_loses_sight_of_a_clip_while_it_looks_at_it_is_unfit(sick,
         worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings())
 
 
+def test_a_worker_that_lets_no_ffmpeg_look_at_a_clip_is_unfit(sick, monkeypatch):
+    """Another one may: the clip is not to blame."""
+
+    def open_clip(path, *_, **__):
+        raise CannotRun("cannot be looked at here (ffmpeg was killed)", where=path.name)
+
+    monkeypatch.setattr(worker, "open_clip", open_clip)
+    sick.errand.method = SimpleNamespace(timeout_s=1.0)
+    reason = r"clip\.mkv: cannot be looked at here \(ffmpeg was killed\)"
+    with pytest.raises(UnfitWorker, match=reason):
+        worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings())
+
+
+@pytest.mark.parametrize(("size", "fits"), [(7, True), (None, True), (8, False)])
+def test_a_worker_that_sees_a_clip_of_another_size_than_the_client_is_unfit(
+    sick, monkeypatch, size, fits
+):
+    """What it says of its own would be held against all others."""
+    monkeypatch.setattr(worker, "open_clip", lambda *_, **__: "the clip")
+    sick.errand.method = SimpleNamespace(timeout_s=1.0)
+    sick.begin()
+    if fits:
+        found = worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings(), size)
+        assert found == "the clip"
+        return
+    with pytest.raises(UnfitWorker, match=r"sees another file than the clip, found .*clip\.mkv"):
+        worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings(), size)
+    sick.clip.path.write_bytes(b"longer by now")
+    os.utime(sick.errand.parts / sick.errand.sign, (1e9, 1e9))
+    with pytest.raises(BadClip, match="is not the file that was looked at before"):
+        worker.look_at_clip(sick.errand, sick.clip.path, ClipSettings(), size)
+
+
+def test_a_worker_that_looks_at_a_clip_is_told_its_size(tmp_path):
+    asked = []
+
+    def submit(*call):
+        asked.append(call)
+        done = Future()
+        done.set_result("a clip")
+        return done
+
+    mustered = Future()
+    mustered.set_result({})
+    crew = SimpleNamespace(
+        muster=lambda: mustered, admit=lambda _: None, news=list, remark="", submit=submit
+    )
+    seen, unseen = tmp_path / "seen.mkv", tmp_path / "unseen.mkv"
+    seen.write_bytes(b"content")
+    errand = SimpleNamespace(libvmaf="1")
+    far = remote._OnCluster(crew, errand, {}, lambda *_: None, print)
+    far.look([seen, unseen], ClipSettings())
+    assert [(call[0], call[2], call[4]) for call in asked] == [
+        (worker.look_at_clip, seen, 7),
+        (worker.look_at_clip, unseen, None),
+    ]
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_worker_that_loses_sight_of_a_clip_while_it_scans_it_is_unfit(sick, monkeypatch, gone):
     def scan_clip(clip, *_, **__):

@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from loso.errors import BadClip, BadSettings
+from loso.errors import BadClip, BadSettings, CannotRun
+from loso.video.allowed import guard
 from loso.video.clips import _RAW_STREAMS, ClipSettings, _sha256, open_clip
 from loso.video.ffmpeg import FfmpegSession, find_ffmpeg
 
@@ -267,6 +268,39 @@ def test_what_is_no_video_is_refused(make, look, tmp_path, session):
         with pytest.raises(BadClip) as refusal:
             look(path)
         assert str(refusal.value) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("signal", "kind", "begins"),
+    [
+        ("KILL", CannotRun, "cannot be looked at here (ffmpeg was killed by signal 9)"),
+        ("TERM", CannotRun, "cannot be looked at here (ffmpeg was killed by signal 15)"),
+        ("SEGV", BadClip, "cannot be decoded as video (ffmpeg was killed by signal 11)"),
+    ],
+)
+def test_a_clip_is_not_blamed_for_what_the_machine_does(
+    make, session, tmp_path, signal, kind, begins
+):
+    path, program = make("clip.mkv"), tmp_path / "ffmpeg"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *clip.mkv*) kill -{signal} $$ ;; esac\n'
+        f'exec "{session.ffmpeg.path}" "$@"\n'
+    )
+    program.chmod(0o755)
+    with FfmpegSession(find_ffmpeg(str(program))) as own, pytest.raises(kind) as refusal:
+        open_clip(path, ClipSettings(), own, timeout_s=60)
+    assert str(refusal.value) == f"{path}: {begins}"
+
+
+def test_a_clip_is_not_blamed_for_an_ffmpeg_that_does_not_start(make, session, tmp_path):
+    path, program = make("clip.mkv"), tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\nexec "{session.ffmpeg.path}" "$@"\n')
+    program.chmod(0o755)
+    with FfmpegSession(find_ffmpeg(str(program))) as own:
+        guard(own)  # what it reads is asked for once
+        program.unlink()
+        with pytest.raises(CannotRun, match=r"looked at here \(ffmpeg did not start \(No such"):
+            open_clip(path, ClipSettings(), own, timeout_s=60)
 
 
 @pytest.mark.parametrize(

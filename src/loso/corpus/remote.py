@@ -34,7 +34,7 @@ from loso.corpus.worker import (
 from loso.errors import BadSettings, LosoError, MissingTool
 from loso.executors import Cluster, Crew, ended
 from loso.progress import Progress
-from loso.video.clips import Clip, ClipSettings
+from loso.video.clips import Clip, ClipSettings, identity_of
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession
 from loso.video.measure import Encode, probe_libvmaf
 from loso.video.scan import Scan
@@ -129,6 +129,11 @@ def _probe(ffmpeg: Ffmpeg, method: Method) -> tuple[str, str]:
         return probe_libvmaf(method.model, session, folder=Path(name), timeout_s=TRIAL_TIMEOUT_S)
 
 
+def _size_of(path: Path) -> int | None:
+    identity = identity_of(path)
+    return identity[2] if identity else None
+
+
 def _skill(kind: Kind) -> str:
     return " ".join(kind)
 
@@ -191,7 +196,7 @@ class _OnCluster(Place):
 
         self._crew.admit(judge)
         futures = [
-            self._crew.submit(look_at_clip, self._errand, path.absolute(), settings)
+            self._crew.submit(look_at_clip, self._errand, path.absolute(), settings, _size_of(path))
             for path in paths
         ]
         done = 0

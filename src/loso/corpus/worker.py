@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
-from typing import Final
+from typing import Final, NoReturn
 
 from loso.corpus.cells import Method, measure_cell
 from loso.corpus.parts import Parts
 from loso.corpus.plan import Cell
 from loso.errors import BadClip, BadSettings, CannotRun, LosoError, MissingTool
 from loso.executors import UnfitWorker, resources_here, scratch_here, stopped_when_unwanted
-from loso.files import sha256_of
+from loso.files import open_regular, sha256_of
 from loso.video.clips import Clip, ClipSettings, identity_of, open_clip
 from loso.video.encoders import Encoder
 from loso.video.ffmpeg import Ffmpeg, FfmpegSession, find_ffmpeg
@@ -107,14 +107,26 @@ def survey(errand: Errand, clips: Sequence[Path], trials: Mapping[str, Encode]) 
     return Survey(hashes, refusals)
 
 
-def look_at_clip(errand: Errand, path: Path, settings: ClipSettings) -> Clip:
-    """Return the clip at `path`, as `open_clip` does; UnfitWorker where it is lost from sight."""
+def look_at_clip(
+    errand: Errand, path: Path, settings: ClipSettings, size: int | None = None
+) -> Clip:
+    """Return the clip at `path`, as `open_clip` does; `size` is that of the client's own file.
+
+    What is found is held against all other workers. So where this one is at fault it is
+    UnfitWorker: it loses sight of the clip, sees another, or cannot let ffmpeg look at it.
+    """
+    with suppress(OSError), open_regular(path):
+        pass  # NFS asks its server anew
+    if size not in {None, _see(path)[2]}:
+        _refuse_other(errand, path)
     try:
         with _session(errand) as session:
             return open_clip(path, settings, session, timeout_s=errand.method.timeout_s)
     except BadClip:
         _see(path)
         raise
+    except CannotRun as failure:
+        raise UnfitWorker(str(failure)) from None
 
 
 def scan_for(errand: Errand, clip: Clip) -> Scan:
@@ -262,16 +274,21 @@ def _as_seen_here(errand: Errand, clip: Clip) -> Clip:
     """
     own = _see(clip.path)
     if own[2:] != clip.identity[2:] and _hash(clip.path, own) != clip.sha256:
-        begun = identity_of(errand.parts / errand.sign)
-        if not begun or _came_to_be_ns(clip.path) <= begun[3]:
-            raise UnfitWorker("sees another file than the clip", found=str(clip.path))
-        raise BadClip(
-            "is not the file that was looked at before",
-            where=str(clip.path),
-            fix="leave it alone, give all machines the same, and run this again; what was finished "
-            "before is kept",
-        )
+        _refuse_other(errand, clip.path)
     return replace(clip, identity=own)
+
+
+def _refuse_other(errand: Errand, path: Path) -> NoReturn:
+    """Refuse what is not the clip: BadClip where it came to be since the build began."""
+    begun = identity_of(errand.parts / errand.sign)
+    if not begun or _came_to_be_ns(path) <= begun[3]:
+        raise UnfitWorker("sees another file than the clip", found=str(path))
+    raise BadClip(
+        "is not the file that was looked at before",
+        where=str(path),
+        fix="leave it alone, give all machines the same, and run this again; what was finished "
+        "before is kept",
+    )
 
 
 def _see(path: Path) -> tuple[int, ...]:

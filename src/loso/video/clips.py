@@ -48,6 +48,10 @@ _RAW_STREAMS: Final = re.compile(
 )
 """Demuxers of streams outside a container: no timestamps, and ffmpeg invents a rate."""
 
+_FROM_OUTSIDE: Final = re.compile(r"ffmpeg (was killed by signal (9|15)|did not start .*)")
+"""Failures of the machine, such as want of memory. By other signals a program crashes on what it
+reads."""
+
 _BLOCK: Final = 2**20
 
 
@@ -125,8 +129,9 @@ def open_clip(
     """Return the clip at `path` after decoding the frames that are asked for.
 
     BadClip where it is missing, no video or a list of files, has too few frames, changes its size
-    or colour tags, comes in a pixel format that cannot be scored, or changed while it was read.
-    What could lead elsewhere is refused before ffmpeg opens it.
+    or colour tags, comes in a pixel format that cannot be scored, or changed while it was read;
+    CannotRun where the machine lets no ffmpeg look at it. What could lead elsewhere is refused
+    before ffmpeg opens it.
     """
     refuse_no_file(path)
     identity = identity_of(path)
@@ -144,6 +149,9 @@ def open_clip(
                 again=watch.forget,
             )
         except CannotRun as failure:
+            if _FROM_OUTSIDE.fullmatch(failure.problem):
+                problem = f"cannot be looked at here ({failure.problem})"
+                raise CannotRun(problem, where=str(path)) from None
             problem = f"cannot be decoded as video ({failure.problem})"
             raise BadClip(problem, where=str(path)) from None
 
