@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loso.errors import BadSettings, CannotRun
-from loso.files import blames_machine, os_refusal, read_file
+from loso.files import blames_machine, open_regular, sha256_of
 from loso.schema import CANONICAL_6
 from loso.video.allowed import guard
 from loso.video.clips import Clip
@@ -75,22 +75,18 @@ OTHER_METRICS: Final = {"psnr": ("psnr", "psnr_y"), "ssim": ("float_ssim", "floa
 class VmafModel:
     """Which VMAF: a version that libvmaf carries, or a model file; and one other metric beside it.
 
-    `beside`, one of `OTHER_METRICS`, becomes a feature by that name. A file comes from `parse`,
-    which reads it: a file of other bytes is refused from then on.
+    `beside`, one of `OTHER_METRICS`, becomes a feature by that name. `sha256` is of the file as
+    `parse` has read it: from then on one of other bytes is refused.
     """
 
     version: str = "vmaf_v0.6.1"
     path: Path | None = None
     beside: str = ""
     sha256: str = ""
-    """Of the file's bytes."""
 
     @classmethod
     def parse(cls, text: str) -> VmafModel:
-        """Return the model of `version=NAME` or `path=FILE`; BadSettings for anything else.
-
-        BadInput where the file cannot be read.
-        """
+        """Return the model of `version=NAME` or `path=FILE`; BadSettings for anything else."""
         kind, _, value = text.partition("=")
         if kind == "version" and re.fullmatch(r"[\w.]+", value):
             return cls(version=value)
@@ -98,11 +94,7 @@ class VmafModel:
             if not Path(value).is_file():
                 raise BadSettings("no such VMAF model file", where="--vmaf-model", found=value)
             path = Path(value).absolute()
-            try:
-                content = read_file(path)
-            except OSError as error:
-                raise os_refusal("be read", path, error) from None
-            return cls(version="", path=path, sha256=hashlib.sha256(content).hexdigest())
+            return cls(version="", path=path, sha256=sha256_of(path))
         raise BadSettings(
             "unreadable VMAF model",
             where="--vmaf-model",
@@ -123,14 +115,12 @@ class VmafModel:
         return "path=model.json" if self.path else f"version={self.version}"
 
     def install(self, folder: Path) -> None:
-        """Put a model file, if it is one, into `folder` under a name that needs no escaping.
-
-        BadSettings where it is not the file that was read before: one corpus has one model.
-        """
+        """Put a model file, if it is one, into `folder`; BadSettings where it is another by now."""
         if self.path is None:
             return
         try:
-            content = read_file(self.path)
+            with open_regular(self.path) as stream:
+                content = stream.read()
         except OSError as error:
             if blames_machine(error):
                 raise
