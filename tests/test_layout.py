@@ -1,8 +1,10 @@
 """The package's shape: who may import whom, what is public, what loads when."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,13 @@ def test_every_module_names_what_it_offers():
 def test_no_module_is_longer_than_one_idea():
     for path in PACKAGE.rglob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name
+
+
+def test_what_builds_the_kernel_is_pinned_too():
+    """cmake and ninja are fetched where a system lacks them, and pyproject.toml does not say it."""
+    root = Path(__file__).parents[1]
+    pinned = (root / "constraints.txt").read_text(encoding="utf-8").replace("_", "-").splitlines()
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {*project["build-system"]["requires"]} <= {*pinned}
+    for name in ("cmake", "ninja"):
+        assert [line for line in pinned if re.fullmatch(rf"{name}==[0-9.]+", line)], name
