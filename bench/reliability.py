@@ -1,8 +1,8 @@
 """How often loso was put to each fault and each hostile input, and what became of it, as a table.
 
 Runs the tests that do it, every target of the fuzzers and a build whose ffmpeg is killed, counts,
-and writes the table into docs/reliability.md between its markers. Exit code 1 where anything did
-not hold; the table then says so.
+and writes the table into docs/reliability.md between its markers. Exit code 1 where anything that
+was tried did not hold, or left no report; the table then says so.
 
     python bench/reliability.py --seconds 10
 
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
@@ -37,6 +37,15 @@ class Said(NamedTuple):
 
     fault: str
     outcome: str
+
+
+class Row(NamedTuple):
+    """A row as it is written, and whether it held: None where nothing was tried."""
+
+    fault: str
+    tried: str
+    outcome: str
+    held: bool | None
 
 
 WORDS = {
@@ -196,8 +205,13 @@ WORDS = {
 """By test, `test_` left out. Others of the same modules are oracles, or look at words alone."""
 
 
+OTHERS = Said("other tests of the same modules", "passed")
+
 NO_REPORT = "**no report**"
 """Of what ended before it wrote one: nothing is known to hold."""
+
+NOT_TRIED = "not tried on this machine"
+"""Of tests that were skipped, all of them: nothing is known to hold, nor not to."""
 
 
 def cases_of(report: Path) -> list[ET.Element] | None:
@@ -232,24 +246,28 @@ def run_tests(reports: Path) -> tuple[dict[str, Counter[str]], list[str]]:
     return ended, silent
 
 
-def rows_of_tests(reports: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield a row for each fault of WORDS, and whether it held."""
+def row_of_cases(said: Said, counts: Counter[str]) -> Row:
+    """Return the row of tests that ended so: what was skipped was not tried."""
+    tried = counts["held"] + counts["failed"]
+    if not tried:
+        return Row(said.fault, "0", NOT_TRIED, None)
+    notes = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
+    notes += [f"**{counts['failed']} FAILED**"] if counts["failed"] else []
+    return Row(said.fault, f"{tried}", "; ".join([said.outcome, *notes]), not counts["failed"])
+
+
+def rows_of_tests(reports: Path) -> Iterator[Row]:
+    """Yield a row for each fault of WORDS, and one for the other tests."""
     found, silent = run_tests(reports)
     for name, said in WORDS.items():
         counts = found.pop(name, None)
         if counts is None:
-            yield said.fault, "0", NO_REPORT, False
-            continue
-        notes = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
-        notes += [f"**{counts['failed']} FAILED**"] if counts["failed"] else []
-        tried = counts["held"] + counts["failed"]
-        outcome = "; ".join([said.outcome, *notes]) if tried else "not tried on this machine"
-        yield said.fault, f"{tried}", outcome, not counts["failed"]
-    others = sum(found.values(), Counter())
-    outcome = f"{others['failed']} failed"
-    yield "other tests of the same modules", f"{others.total()}", outcome, not others["failed"]
+            yield Row(said.fault, "0", NO_REPORT, held=False)
+        else:
+            yield row_of_cases(said, counts)
+    yield row_of_cases(OTHERS, sum(found.values(), Counter()))
     for path in silent:
-        yield f"all of {path}", "0", NO_REPORT, False
+        yield Row(f"all of {path}", "0", NO_REPORT, held=False)
 
 
 def report_in(path: Path) -> dict[str, Any] | None:
@@ -261,7 +279,7 @@ def report_in(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def rows_of_fuzzing(folder: Path, seconds: float) -> Iterator[tuple[str, str, str, bool]]:
+def rows_of_fuzzing(folder: Path, seconds: float) -> Iterator[Row]:
     """Yield a row for each target."""
     out = folder / "fuzz.json"
     words = [sys.executable, "fuzz/explore.py", "--seconds", f"{seconds}", "--engine", "chance"]
@@ -270,7 +288,7 @@ def rows_of_fuzzing(folder: Path, seconds: float) -> Iterator[tuple[str, str, st
     subprocess.run(words, cwd=ROOT, check=False, stdout=quiet, stderr=quiet)
     targets = report_in(out)
     if targets is None:
-        yield "mangled: all targets", "0", NO_REPORT, False
+        yield Row("mangled: all targets", "0", NO_REPORT, held=False)
         return
     for name, found in targets.items():
         taken = found["outcomes"].get("taken", 0)
@@ -278,10 +296,11 @@ def rows_of_fuzzing(folder: Path, seconds: float) -> Iterator[tuple[str, str, st
         faults = len(found["faults"])
         outcome = f"{refused:,} refused by name, {taken:,} read or passed over, "
         outcome += f"{faults} other endings"
-        yield f"mangled: {name}", f"{found['tried']:,}", outcome, not faults
+        held = not faults if found["tried"] else None
+        yield Row(f"mangled: {name}", f"{found['tried']:,}", outcome, held)
 
 
-def row_of_soaking(folder: Path) -> tuple[str, str, str, bool]:
+def row_of_soaking(folder: Path) -> Row:
     """Return the row of a build whose ffmpeg is killed at random."""
     out = folder / "soak.json"
     words = [sys.executable, "bench/soak.py", "--cells", f"{SOAKED}", "--json", f"{out}"]
@@ -289,14 +308,24 @@ def row_of_soaking(folder: Path) -> tuple[str, str, str, bool]:
     fault = f"random ffmpeg children killed while {SOAKED} cells are built"
     found = report_in(out)
     if found is None:
-        return fault, "0", NO_REPORT, False
+        return Row(fault, "0", NO_REPORT, held=False)
     whole = "complete" if found["complete"] else "**not complete**"
     same = "the bytes of an undisturbed build" if found["same_bytes"] else "**other bytes**"
     outcome = (
         f"{whole} after {found['calls']} calls: {same}, {len(found['leftovers'])} temporary files "
-        f"and {found['processes_left']} processes left"
+        f"and {found['processes_left']} processes left, the longest zombie stood for "
+        f"{found['longest_zombie_s']:g} s"
     )
-    return fault, f"{found['kills']}", outcome, ended.returncode == 0
+    held = (True if found["kills"] else None) if ended.returncode == 0 else False
+    return Row(fault, f"{found['kills']}", outcome, held)
+
+
+def total_of(rows: Sequence[Row]) -> tuple[str, int]:
+    """Return how many rows held, in words, and the exit code."""
+    held, failed = (sum(row.held is so for row in rows) for so in (True, False))
+    where = f"Python {platform.python_version()}, {platform.system()}"
+    words = f"{held} of {len(rows)} rows held, {len(rows) - held - failed} not tried ({where})."
+    return words, min(failed, 1)
 
 
 def main() -> None:
@@ -313,15 +342,14 @@ def main() -> None:
         rows += rows_of_fuzzing(folder, asked.seconds)
     lines = ["| fault or input | how often tried | what happened |", "|---|---:|---|"]
     lines += [f"| {fault} | {tried} | {outcome} |" for fault, tried, outcome, _ in rows]
-    where = f"Python {platform.python_version()}, {platform.system()}"
-    held = sum(hold for *_, hold in rows)
-    lines += ["", f"{held} of {len(rows)} rows held ({where})."]
+    total, code = total_of(rows)
+    lines += ["", total]
     text = DOCUMENT.read_text(encoding="utf-8")
     block = "\n".join([BEGIN, *lines, END])
     new = re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.DOTALL)
     DOCUMENT.write_text(new, encoding="utf-8")
     print("\n".join(lines))
-    sys.exit(0 if held == len(rows) else 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,10 @@ def test_the_document_has_a_row_for_everything_that_was_tried():
     assert {said.fault for said in reliability.WORDS.values()} <= {*named}
     assert {f"mangled: {name}" for name in TARGETS} <= {*named}
     assert len(named) == len(reliability.WORDS) + len(TARGETS) + 2
-    assert f"{len(rows)} of {len(rows)} rows held" in block
+    not_tried = sum(tried == "0" for _, tried, _ in rows)
+    said = f"{len(rows) - not_tried} of {len(rows)} rows held, {not_tried} not tried"
+    assert f"\n{said} (Python" in block
+    assert "**" not in block
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,8 @@ CASES = {
     "faults": '<testcase name="test_a_full_disk_leaves_the_old_file[a]"/>'
     '<testcase name="test_a_full_disk_leaves_the_old_file[b]"><failure/></testcase>'
     '<testcase name="test_a_log_that_may_not_be_written_is_refused"><skipped/></testcase>'
-    '<testcase name="test_an_oracle"/>',
+    '<testcase name="test_an_oracle"/>'
+    '<testcase name="test_another"><skipped/></testcase>',
     "cluster": "",
     "limits": "<testcase",
     "video_hostile": "",
@@ -97,8 +101,8 @@ def test_a_report_that_is_missing_or_half_written_did_not_hold(tmp_path):
     full = reliability.WORDS["a_full_disk_leaves_the_old_file"]
     assert rows[full.fault] == ["2", f"{full.outcome}; **1 FAILED**", False]
     skipped = rows["folder of the log not to be written to"]
-    assert skipped == ["0", "not tried on this machine", True]
-    assert rows["other tests of the same modules"] == ["1", "0 failed", True]
+    assert skipped == ["0", "not tried on this machine", None]
+    assert rows["other tests of the same modules"] == ["1", "passed; 1 skipped", True]
     for fault in ("10,000 columns", "all of tests/test_fuzz.py", "all of tests/test_limits.py"):
         assert rows[fault] == ["0", "**no report**", False]
     assert "all of tests/test_faults.py" not in rows
@@ -109,10 +113,28 @@ def test_fuzzers_without_a_report_did_not_hold(tmp_path):
     rows = list(reliability.rows_of_fuzzing(tmp_path, 1.0))
     assert rows == [("mangled: all targets", "0", "**no report**", False)]
     outcomes = {"outcomes": {"taken": 2, "BadInput": 3}, "faults": {}, "tried": 5}
-    (tmp_path / "fuzz.json").write_text(json.dumps({"a": outcomes}))
-    said = "3 refused by name, 2 read or passed over, 0 other endings"
+    nothing = {"outcomes": {}, "faults": {}, "tried": 0}
+    (tmp_path / "fuzz.json").write_text(json.dumps({"a": outcomes, "b": nothing}))
+    said = "{} refused by name, {} read or passed over, 0 other endings"
     rows = list(reliability.rows_of_fuzzing(tmp_path, 1.0))
-    assert rows == [("mangled: a", "5", said, True)]
+    assert rows == [
+        ("mangled: a", "5", said.format(3, 2), True),
+        ("mangled: b", "0", said.format(0, 0), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "words", "code"),
+    [
+        ([True, None, None], "1 of 3 rows held, 2 not tried (", 0),
+        ([True, False, None], "1 of 3 rows held, 1 not tried (", 1),
+        ([None], "0 of 1 rows held, 1 not tried (", 0),
+    ],
+)
+def test_what_was_not_tried_did_not_hold_and_fails_nothing(held, words, code):
+    total, ended = reliability.total_of([reliability.Row("a", "", "b", each) for each in held])
+    assert total.startswith(words)
+    assert ended == code
 
 
 SOAKED = {
@@ -122,6 +144,7 @@ SOAKED = {
     "same_bytes": False,
     "leftovers": [],
     "processes_left": 0,
+    "longest_zombie_s": 0.15,
 }
 
 
@@ -134,9 +157,21 @@ def test_a_soak_that_ran_out_of_calls_is_not_complete(tmp_path):
     assert row == (
         fault,
         "9",
-        "**not complete** after 100 calls: **other bytes**, 0 temporary files and 0 processes left",
+        (
+            "**not complete** after 100 calls: **other bytes**, 0 temporary files and 0 processes "
+            "left, the longest zombie stood for 0.15 s"
+        ),
         False,
     )
+
+
+@pytest.mark.parametrize(("kills", "held"), [(9, True), (0, None)])
+def test_a_soak_without_a_kill_tried_nothing(tmp_path, monkeypatch, kills, held):
+    whole = SOAKED | {"complete": True, "same_bytes": True, "kills": kills}
+    (tmp_path / "soak.json").write_text(json.dumps(whole))
+    ended = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(reliability.subprocess, "run", lambda *_, **__: ended)
+    assert reliability.row_of_soaking(tmp_path).held is held
 
 
 @pytest.mark.parametrize("lacks", ["complete", "same_bytes"])
@@ -146,3 +181,5 @@ def test_a_soak_holds_where_the_build_is_whole_and_nothing_is_left(lacks):
     assert not soak.held(whole | {lacks: False})
     assert not soak.held(whole | {"leftovers": ["tmp/a"]})
     assert not soak.held(whole | {"processes_left": 1})
+    assert soak.held(whole | {"longest_zombie_s": 0.99})
+    assert not soak.held(whole | {"longest_zombie_s": 1.0})
