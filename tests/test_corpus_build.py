@@ -2,6 +2,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from loso import load_corpus
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
 from loso.corpus.manifest import manifest_path
+from loso.corpus.parts import Parts
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadSettings, Busy, CannotRun, MissingTool
 from loso.files import read_json, sha256_of, write_atomic
@@ -195,6 +197,13 @@ def test_a_second_call_measures_only_what_is_missing(build):
     wider = build(settings=settings_of(quality="20,30,40"))
     assert (wider.cells, wider.reused) == (6, 4)
     assert len(rows_in(wider.corpus)) == 30
+
+
+def test_parts_note_what_their_encoder_made_of_the_trial(build):
+    report = build()
+    noted = Parts(report.corpus.with_name("corpus.jsonl.parts")).trials()
+    assert list(noted.values()) == [4]
+    assert re.fullmatch(r"0,v,SHA256=[0-9a-f]{64}", *noted)
 
 
 def test_an_encoder_that_codes_otherwise_is_measured_anew(build, ffmpeg, tmp_path):
@@ -382,6 +391,7 @@ import sys
 from pathlib import Path
 from loso.corpus.build import build_corpus
 from loso.corpus.choices import read_choices
+from loso.corpus.parts import Parts
 from loso.corpus.plan import BuildSettings
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg

@@ -15,11 +15,11 @@ from loso.corpus import place, remote, worker
 from loso.corpus.parts import Parts
 from loso.errors import BadClip, BadSettings, CannotRun, MissingTool
 from loso.executors import UnfitWorker
-from loso.files import sha256_of
+from loso.files import sha256_of, write_hashed
 from loso.video.clips import ClipSettings, identity_of
 from loso.video.encoders import encoder_named
 from loso.video.ffmpeg import find_ffmpeg
-from loso.video.measure import VmafModel
+from loso.video.measure import Measurement, VmafModel
 from loso.video.trial import trial_encode
 
 
@@ -441,6 +441,46 @@ def test_where_the_folder_of_parts_goes_in_mid_build_the_refusal_that_follows_st
     assert list(store.folder.iterdir()) == []
 
 
+MEASURED = Measurement(vmaf=(90.0,), features={}, packet_bytes=(5,), libvmaf="3", seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("finished", "makes", "agreed"),
+    [
+        ((), "aab", "a"),
+        (("b",), "aab", "b"),
+        (("b", "a", "a"), "aab", "a"),
+        (("b", "b", "a"), "aab", "b"),
+        (("c", "", ""), "aab", "a"),
+        (("b",), "aa", "a"),
+    ],
+)
+def test_a_build_that_goes_on_codes_as_its_finished_cells_were(tmp_path, finished, makes, agreed):
+    for number, trial in enumerate(finished):
+        Parts(tmp_path, trial=trial).save(f"{number}", MEASURED)
+    (tmp_path / "damaged.part").write_bytes(b"no part")
+    write_hashed(tmp_path / "other.part", "[1]")
+    kind = ("libx264", "", "")
+    reports = {f"{n}": worker.Survey({" ".join(kind): made}, {}) for n, made in enumerate(makes)}
+    mustered, said = Future(), []
+    mustered.set_result(reports)
+    crew = SimpleNamespace(muster=lambda: mustered, admit=lambda _: None, news=list, remark="")
+    errand = SimpleNamespace(libvmaf="1", parts=tmp_path)
+    far = remote._OnCluster(crew, errand, {kind: None}, lambda *_: None, said.append)
+    assert far.look([], ClipSettings()).hashes == {kind: agreed}
+    others = sum(made != agreed for made in makes)
+    text = f"{others} of 3 workers get no libx264 cells: it codes otherwise there than for this"
+    assert said == ([f"warning: {text} corpus"] if others else [])
+
+
+def test_a_worker_notes_in_a_part_what_its_encoder_makes_of_the_trial(sick, monkeypatch):
+    monkeypatch.setattr(worker, "measure_cell", lambda *words: words[-1].save(words[0], MEASURED))
+    sick.measure()
+    store = Parts(sick.errand.parts)
+    assert store.trials() == {"agreed": 1}
+    assert store.load("mark") == MEASURED
+
+
 def test_of_late_workers_it_is_said_once_which_encoders_they_lack():
     kinds = {(name, "", ""): None for name in ("libx264", "libx265")}
     skills = [" ".join(kind) for kind in kinds]
@@ -462,6 +502,6 @@ def test_of_late_workers_it_is_said_once_which_encoders_they_lack():
         late = worker.Survey({skills[0]: "other"}, lacks)
         assert judge(late) == {""}
     assert told == [
-        "a late worker gets no libx264 cells: it codes otherwise there than on most",
+        "a late worker gets no libx264 cells: it codes otherwise there than for this corpus",
         "a late worker gets no libx265 cells: was built without it",
     ]

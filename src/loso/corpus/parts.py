@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -56,6 +57,8 @@ class Parts:
     folder: Path
     scratch: Path | None = None
     """Where cells work: a disk of this machine, where `folder` is on a shared one."""
+    trial: str = ""
+    """Noted in what is saved: the hash of what the encoder makes of its trial frames."""
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -109,8 +112,14 @@ class Parts:
 
     def save(self, fingerprint: str, measured: Measurement) -> None:
         """Write a finished cell; a reader sees all of it or nothing."""
-        content = {"fingerprint": fingerprint, **asdict(measured)}
+        content = {"fingerprint": fingerprint, "trial": self.trial, **asdict(measured)}
         write_hashed(self._path(fingerprint), json.dumps(content))
+
+    def trials(self) -> Counter[str]:
+        """Return how many finished cells note each trial; none for those that note nothing."""
+        parts = (read_hashed(path) for path in self.folder.glob("*.part"))
+        noted = (part.get("trial") for part in parts if isinstance(part, dict))
+        return Counter(trial for trial in noted if trial and isinstance(trial, str))
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.part"

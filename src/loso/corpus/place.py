@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TypeVar
@@ -99,6 +99,7 @@ class _Here(Place):
     store: Parts
     trials: Mapping[Kind, Encode]
     jobs: int
+    hashes: dict[Kind, str] = field(default_factory=dict)
 
     def look(self, paths: Sequence[Path], settings: ClipSettings) -> Looked:
         """Try the model, then every kind of command line, then open the clips."""
@@ -117,15 +118,17 @@ class _Here(Place):
                 self.method.model, self.session, folder=folder, timeout_s=TRIAL_TIMEOUT_S
             )
             hashes = pool.map(attempt, self.trials.values())
+            self.hashes.update(zip(self.trials, hashes, strict=True))
             return Looked(
                 libvmaf=libvmaf,
-                hashes=dict(zip(self.trials, hashes, strict=True)),
+                hashes=self.hashes,
                 clips=list(pool.map(look, paths)),
             )
 
     def measure(self, mark: str, cell: Cell) -> Future[None]:
         """Return the future of a cell that a thread measures and keeps."""
-        return self.pool.submit(measure_cell, mark, cell, self.method, self.session, self.store)
+        store = replace(self.store, trial=self.hashes[kind_of(cell.encode)])
+        return self.pool.submit(measure_cell, mark, cell, self.method, self.session, store)
 
     def scan(self, clip: Clip) -> Future[Scan]:
         """Return the future of a look that a thread takes."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
 from typing import TypeVar
@@ -209,11 +209,16 @@ class _OnCluster(Place):
         return Looked(libvmaf=self._errand.libvmaf, hashes=self._hashes, clips=clips)
 
     def _agreed(self, kind: Kind, surveys: Sequence[Survey]) -> str:
-        """Return what most workers make of a kind's trial; refuse where none can do it."""
+        """Return what a kind's trial is to become; refuse where no worker can do it.
+
+        Where workers differ it is what finished cells were coded by, so that they stay of use; else
+        what most make.
+        """
         skill = _skill(kind)
         hashes = Counter(s.hashes[skill] for s in surveys if skill in s.hashes)
         if hashes:
-            return min(hashes, key=lambda value: (-hashes[value], value))
+            kept = self._finished if len(hashes) > 1 else Counter[str]()
+            return min(hashes, key=lambda value: (-kept[value], -hashes[value], value))
         refusals = [s.refusals[skill] for s in surveys]
         for refusal in refusals:
             if isinstance(refusal, BadSettings):
@@ -224,6 +229,10 @@ class _OnCluster(Place):
             found=_reasons(refusals),
             fix="leave this encoder out, or start a worker that can",
         )
+
+    @cached_property
+    def _finished(self) -> Counter[str]:
+        return Parts(self._errand.parts).trials()
 
     def _tell(self, surveys: Sequence[Survey]) -> None:
         """Say which encoders some workers get no cells of, and why."""
@@ -242,7 +251,7 @@ class _OnCluster(Place):
             if skill in one.refusals:
                 lacks.add((kind[0], one.refusals[skill].problem))
             elif one.hashes[skill] != agreed:
-                lacks.add((kind[0], "it codes otherwise there than on most"))
+                lacks.add((kind[0], "it codes otherwise there than for this corpus"))
         return lacks
 
     def measure(self, mark: str, cell: Cell) -> Future[None]:

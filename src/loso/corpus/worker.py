@@ -150,7 +150,7 @@ def measure_for(errand: Errand, trial: Encode, expected: str, mark: str, cell: C
     _see_sign(errand)
     _see_trial(_tried, errand, trial, expected)
     clip = _as_seen_here(errand, cell.clip)
-    store = Parts(errand.parts, scratch=scratch_here())
+    store = Parts(errand.parts, scratch=scratch_here(), trial=expected)
     try:
         with _session(errand) as session:
             measure_cell(mark, replace(cell, clip=clip), errand.method, session, store)
