@@ -19,18 +19,21 @@ import pytest
 
 from clips import write_picture
 from loso.corpus.build import build_corpus
+from loso.corpus.cells import Method
 from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
 from loso.corpus.plan import BuildSettings
+from loso.corpus.worker import Errand, survey
 from loso.engine import Member, TrainingPlan, train_members
 from loso.engine.shards import on_cluster
 from loso.errors import BadClip, BadSettings, CannotRun, LostCluster, MissingTool
-from loso.executors import connect
+from loso.executors import UnfitWorker, connect
 from loso.files import read_json
 from loso.recipe import ClusterLimits, Compute, Recipe
 from loso.run_folder import train_into
 from loso.video.clips import ClipSettings
 from loso.video.ffmpeg import find_ffmpeg
+from loso.video.measure import VmafModel
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
@@ -536,6 +539,52 @@ def test_a_clip_that_an_older_file_replaces_in_mid_build_ends_it(harm, clips, ff
     (tmp_path / "go").touch()
     with pytest.raises(BadClip, match=r"bee\.mkv: is not the file that was looked at before"):
         build.result()
+
+
+def test_a_model_file_that_changes_in_mid_build_ends_it(harm, clips, ffmpeg, tmp_path):
+    """libvmaf's own model stands in for the file, whose content nobody reads."""
+    file, program = tmp_path / "m.json", tmp_path / "ffmpeg"
+    file.write_text("one")
+    change = f'case "$*" in *-crf\\ 20*) echo other > {shlex.quote(str(file))} ;; esac'
+    program.write_text(
+        f"#!/bin/bash\n{change}\n"
+        f'exec {shlex.quote(ffmpeg.path)} "${{@//path=model.json/version=vmaf_v0.6.1}}"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    harm.worker("one")
+    out = tmp_path / "corpus.jsonl"
+    settings = settings_of(model=VmafModel.parse(f"path={file}"))
+    with pytest.raises(BadSettings) as refusal:
+        Build(harm.address, clips, find_ffmpeg(str(program)), out, settings).result()
+    assert str(refusal.value) == (
+        f"--vmaf-model: changed while it was used, found path={file}; leave the file alone and run "
+        "this again; what was finished before is kept"
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_that_has_not_the_clients_model_file_is_unfit(ffmpeg, tmp_path, gone):
+    file = tmp_path / "m.json"
+    file.write_text("one")
+    errand = Errand(
+        parts=tmp_path,
+        sign="",
+        ffmpeg=ffmpeg.path,
+        version=ffmpeg.version,
+        configuration=ffmpeg.configuration,
+        libvmaf="",
+        scores="",
+        method=Method(model=VmafModel.parse(f"path={file}"), timeout_s=60, two_step=False),
+    )
+    if gone:
+        file.unlink()
+    else:
+        file.write_text("other")
+    said = f"does not see the VMAF model file, found nothing at {file}"
+    with pytest.raises(UnfitWorker) as refusal:
+        survey(errand, [], {})
+    assert str(refusal.value) == (said if gone else f"the VMAF model file is another, found {file}")
 
 
 def test_a_worker_with_another_ffmpeg_measures_nothing(peace, clips, ffmpeg, tmp_path):
