@@ -12,6 +12,8 @@ from loso.recommend.scale import scale_of
 from loso.recommend.search import Bracket, bracket_of, next_setting, predicted
 from loso.video.encoders import ENCODERS
 
+ROUNDING = 1e-4
+"""Of a step: settings have nine digits, and one that is within a millionth of the last is it."""
 PRIOR = MetricJudge("vmaf", "mean").prior
 
 
@@ -127,7 +129,43 @@ def test_settings_stand_a_step_apart_best_first():
     assert [rate.value for rate in av1.rates] == list(range(4, 64))  # not those that break
     fine = scale_of(ENCODERS["libx265"])
     assert (len(fine), fine.rates[1].number, fine.rates[-1].number) == (205, "0.25", "51")
-    assert [rate.number for rate in scale_of(ENCODERS["libx264"], 25).rates] == ["0", "25", "50"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "step", "expected"),
+    [
+        ("libx264", 25, ["0", "25", "50", "51"]),
+        ("libx264", 17, ["0", "17", "34", "51"]),
+        ("libx264", 51 / 7 - 1e-9, ["0", *(f"{51 / 7 * n:.9g}" for n in range(1, 7)), "51"]),
+        ("libsvtav1", 40, ["4", "44", "63"]),
+        ("hevc_videotoolbox", 40, ["100", "60", "20", "1"]),
+        ("hevc_videotoolbox", 33, ["100", "67", "34", "1"]),
+        ("hevc_videotoolbox", 99, ["100", "1"]),
+    ],
+)
+def test_a_step_that_does_not_divide_the_scale_leaves_neither_end_out(encoder, step, expected):
+    scale = scale_of(ENCODERS[encoder], step)
+    assert [f"{rate.value:.9g}" for rate in scale.rates] == expected
+
+
+@given(st.sampled_from(sorted(ENCODERS)), st.data())
+def test_whatever_the_step_a_scale_goes_from_its_best_to_its_cheapest(name, data):
+    encoder, whole = ENCODERS[name], scale_of(ENCODERS[name])
+    ends = [rate.value for rate in (whole.rates[0], whole.rates[-1])]
+    width = abs(ends[1] - ends[0])
+    step = data.draw(
+        st.integers(1, int(width)) if encoder.whole_quality else st.floats(0.01, width), "step"
+    )
+    scale = scale_of(encoder, step)
+    assert [rate.value for rate in (scale.rates[0], scale.rates[-1])] == ends
+    steps = np.diff(scale.cq)
+    np.testing.assert_allclose(steps[:-1], step, atol=ROUNDING)
+    assert 0 < steps[-1] <= step + ROUNDING
+
+
+def test_a_last_step_that_is_shorter_is_a_shorter_way_on_the_usual_curve():
+    places = scale_of(ENCODERS["libx264"], 25).usual_places
+    np.testing.assert_allclose(places, np.array([0, 25, 50, 51]) / 51)
 
 
 def test_a_reversed_scale_is_turned_round():

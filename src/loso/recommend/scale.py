@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,9 @@ FINE_STEP: Final = 0.25
 """Of encoders that take fractions: about 3 % of bitrate."""
 
 _DIGITS: Final = 9
+
+_HAIR: Final = 1e-6
+"""Of a step: a setting that is nearer to the last is the last."""
 
 _LEAST: Final = {"libsvtav1": 4}
 """The best setting that is asked for, where those beyond it cannot be relied on: at CRF 1 to 3
@@ -50,7 +54,8 @@ class Scale:
     @property
     def usual_places(self) -> NDArray[np.float64]:
         """Where each setting stands between 0, the best, and 1, as x264 spreads quality."""
-        place = np.arange(len(self.rates)) / max(len(self.rates) - 1, 1)
+        cq = self.cq
+        place = np.interp(cq, cq[[0, -1]], [0.0, 1.0])
         own, usual = _SPREADS.get(self.encoder.name, _SPREADS["libx264"])
         return np.interp(place, own, usual)
 
@@ -58,7 +63,8 @@ class Scale:
 def scale_of(encoder: Encoder, step: float | None = None) -> Scale:
     """Return settings of `encoder` that stand `step` apart: 1, or 0.25 where it takes fractions.
 
-    BadSettings for a step that it cannot take.
+    Counted from the best. The cheapest of all ends them, less than a step away where the step does
+    not divide the scale. BadSettings for a step that it cannot take.
 
     >>> from loso.video.encoders import ENCODERS
     >>> [rate.number for rate in scale_of(ENCODERS["libx264"]).rates[:3]]
@@ -77,7 +83,7 @@ def scale_of(encoder: Encoder, step: float | None = None) -> Scale:
             expected=f"{whole} in {least}..{high - low}",
             found=f"{step:g}",
         )
-    values = [round(low + step * n, _DIGITS) for n in range(int((high - low) / step + 1e-9) + 1)]
-    if encoder.reversed_quality:
-        values.reverse()
-    return Scale(encoder, tuple(Rate("quality", value) for value in values))
+    best, cheapest, way = (high, low, -1) if encoder.reversed_quality else (low, high, 1)
+    before_the_end = math.ceil((high - low) / step - _HAIR)
+    values = [round(best + way * step * n, _DIGITS) for n in range(before_the_end)]
+    return Scale(encoder, tuple(Rate("quality", float(value)) for value in (*values, cheapest)))
