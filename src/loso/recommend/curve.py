@@ -20,23 +20,20 @@ _Vector = NDArray[np.float64]
 _GAUSS = 1.0 / np.sqrt(3.0)
 
 
-def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> _Vector:
-    """Return the nearest values, by weighted least squares, that never rise: pooled neighbours.
+def isotonic(values: ArrayLike) -> _Vector:
+    """Return the nearest values, by least squares, that never rise: pooled neighbours.
 
     >>> isotonic([95.0, 90.0, 92.0, 60.0]).tolist()
     [95.0, 91.0, 91.0, 60.0]
     """
-    given = np.asarray(values, dtype=np.float64)
-    each = np.ones_like(given) if weights is None else np.asarray(weights, dtype=np.float64)
-    blocks: list[tuple[float, float, int]] = []
-    for value, weight in zip(given.tolist(), each.tolist(), strict=True):
-        block = (value, weight, 1)
-        while blocks and blocks[-1][0] < block[0]:
-            last = blocks.pop()
-            total = last[1] + block[1]
-            block = ((last[0] * last[1] + block[0] * block[1]) / total, total, last[2] + block[2])
-        blocks.append(block)
-    return np.concatenate([np.full(count, value) for value, _, count in blocks])
+    blocks: list[tuple[float, int]] = []
+    for value in np.asarray(values, dtype=np.float64).tolist():
+        mean, count = value, 1
+        while blocks and blocks[-1][0] < mean:
+            last, before = blocks.pop()
+            mean, count = (last * before + mean * count) / (before + count), before + count
+        blocks.append((mean, count))
+    return np.concatenate([np.full(count, mean) for mean, count in blocks])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +97,11 @@ def _end_slope(own: float, next_: float, chord: float, next_chord: float) -> flo
     return slope
 
 
-def falling(points: Sequence[tuple[float, float]], weights: Sequence[float] | None = None) -> Curve:
+def falling(points: Sequence[tuple[float, float]]) -> Curve:
     """Return the falling curve of points (x, y), those that rise pooled first.
 
     >>> falling([(20, 96.0), (40, 60.0), (30, 84.0)])([25.0]).round(2).tolist()
-    [91.12]
+    [91.25]
     """
-    order = sorted(range(len(points)), key=lambda at: points[at][0])
-    x = np.array([points[at][0] for at in order], dtype=np.float64)
-    y = isotonic(
-        [points[at][1] for at in order], None if weights is None else [weights[at] for at in order]
-    )
-    return Curve(x, y)
+    x, y = np.array(sorted(points, key=lambda point: point[0]), dtype=np.float64).T
+    return Curve(x, isotonic(y))
