@@ -70,9 +70,9 @@ def joint_level(one: float, other: float) -> float:
 def need_of(estimates: Sequence[float], truths: Sequence[float], target: float) -> float:
     """Return how large a margin the choice on one source needs, at least.
 
-    `estimates` and `truths` are the scores of each setting, best first, and fall. It is the need by
-    its definition, where every setting was scored: what `calibrate`, which searches for the setting
-    that misses, and `grids`, which interpolates, are held to.
+    `estimates` and `truths` are the scores of each setting, best first, and fall. This is the
+    definition, for where all of them are known: it is what others are checked by. Where few are,
+    `calibrate` searches for the setting that misses, and `grids` interpolates.
 
     >>> need_of([97.0, 93.0, 88.5], [96.0, 91.0, 87.0], 90.0)
     -1.5
