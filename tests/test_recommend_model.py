@@ -149,21 +149,22 @@ def test_grids_hold_each_source_coded_in_each_way_with_the_members_mean(made, co
         assert grid.estimate == pytest.approx(by_cq["mu"].to_numpy(), abs=1e-9)
 
 
-falling = st.lists(st.floats(5, 95), min_size=4, max_size=20, unique=True).map(
-    lambda values: np.sort(values)[::-1]
-)
+truths = st.lists(st.floats(5, 95), min_size=4, max_size=20, unique=True)
+falling = truths.map(lambda values: np.sort(values)[::-1])
 
 
-@given(falling, st.floats(-5, 5), st.floats(1, 99))
+@given(falling | truths.map(np.array), st.floats(-5, 5), st.floats(1, 99))
 def test_a_need_between_settings_is_that_of_a_fine_grid(truth, error, target):
     cq = np.arange(len(truth), dtype=np.float64)
     estimate = truth + error
     need = Grid("ant", "x", cq, truth, estimate).need(target)
-    if truth[-1] >= target or truth[0] < target:
+    if truth.min() >= target or truth.max() < target:
         assert need is None  # the crossing lies beyond the grid
     else:
         # The coarse grid's first miss lies below the crossing, and so does its estimate.
         assert need_of(estimate, truth, target) - 1e-9 <= need <= error + 1e-9
+        # Where truths rise again, any that misses may be estimated the highest.
+        assert estimate[truth < target].max() - target <= need
 
 
 def test_a_constant_error_is_needed_as_a_margin():
@@ -178,6 +179,12 @@ def test_a_constant_error_is_needed_as_a_margin():
 def test_an_estimate_that_rises_beyond_the_first_miss_could_be_chosen_and_counts():
     cq, truth = np.array([20.0, 30.0, 40.0]), np.array([95.0, 80.0, 50.0])
     assert Grid("ant", "x", cq, truth, np.array([95.0, 80.0, 91.0])).need(85.0) == 6.0
+
+
+def test_a_miss_that_the_curve_makes_good_still_needs_its_margin():
+    # The curve through these truths runs 4.0, 3.65, 3.65: it never falls below the target.
+    cq, truth = np.array([20.0, 30.0, 40.0]), np.array([4.0, 3.4, 3.9])
+    assert Grid("ant", "x", cq, truth, truth + 0.2).need(3.5) == pytest.approx(0.1)
 
 
 def grid(src, error, encoder="x"):

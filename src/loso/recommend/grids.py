@@ -52,7 +52,8 @@ class Grid:
 
         It says nothing of a target that none of its settings truly meets, or that all do: where the
         truth crosses that lies beyond it. Between the settings both curves are interpolated as
-        falling ones; an estimate that rises again further on counts too, as it could be chosen.
+        falling ones, and the truth's may make good what a setting misses; an estimate of a setting
+        that misses counts wherever it stands, as it could be chosen.
         """
         misses = self.truth < target
         if misses.all() or not misses.any():
@@ -60,7 +61,7 @@ class Grid:
         truth, estimate = (self._curve(values) for values in (self.truth, self.estimate))
         places = np.linspace(self.cq[0], self.cq[-1], _STEPS)
         first = places[truth(places) < target][:1]
-        return float(max(*estimate(first), self.estimate[misses].max())) - target
+        return float(max([*estimate(first), self.estimate[misses].max()])) - target
 
     def _curve(self, values: NDArray[np.float64]) -> Curve:
         return falling(list(zip(self.cq.tolist(), values.tolist(), strict=True)))
