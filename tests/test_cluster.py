@@ -495,7 +495,9 @@ def test_a_worker_that_does_not_see_the_parts_is_told_once(harm, clips, ffmpeg, 
     build = Build(harm.address, clips, ffmpeg, out)
     assert build.result().missing == {}
     assert out.read_bytes() == local
-    assert [line for line in build.said if "left out" in line] == [f"warning: left out: {rest}"]
+    assert [line for line in build.said if "left out: tcp" in line] == [
+        f"warning: left out: {rest}"
+    ]
 
 
 def test_a_worker_that_loses_sight_of_the_clips_while_it_looks_at_them_is_left_out(
@@ -521,7 +523,7 @@ def test_a_worker_that_loses_sight_of_the_clips_while_it_looks_at_them_is_left_o
     harm.worker("seeing")
     assert build.result().missing == {}
     assert out.read_bytes() == local
-    (line,) = (line for line in build.said if "left out" in line)
+    (line,) = (line for line in build.said if "left out: tcp" in line)
     assert re.search(r": does not see a clip, found nothing at .*/clips/\w+\.mkv$", line)
 
 
@@ -611,7 +613,7 @@ def test_a_worker_that_scores_otherwise_measures_nothing(harm, clips, ffmpeg, tm
     harm.wait_for_workers(2)
     build = Build(harm.address, clips, find_ffmpeg(str(program)), tmp_path / "corpus.jsonl")
     assert read_json(build.result().manifest)["run"]["workers"] == 1
-    (line,) = (line for line in build.said if "left out" in line)
+    (line,) = (line for line in build.said if "left out: tcp" in line)
     assert re.fullmatch(
         r"warning: left out: tcp://[\d.:]+: scores otherwise than the client: its processor or a "
         "library differs",
