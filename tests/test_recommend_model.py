@@ -1,6 +1,7 @@
 """A model in the place of a metric: what it makes of encodes, and what its run says of choosing."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -224,16 +225,51 @@ def test_choices_on_the_run_s_own_sources_keep_their_promise_as_often_as_was_sai
     assert np.mean(kept) >= 0.7  # few and dependent: a sign error would halve it
 
 
-def test_a_run_of_another_corpus_is_refused(made, predictor, corpus):
-    other = replace(
-        predictor,
-        model=replace(
-            predictor.model,
-            manifest=predictor.manifest.model_copy(update={"corpus_sha256": "0" * 64}),
-        ),
-    )
-    with pytest.raises(BadEvidence, match="is not the run of this model: the corpus is another"):
-        RunGrounds.of(other, made.run, corpus, "mean")
+def saying(predictor, **keys):
+    """The same model with something else in its manifest."""
+    manifest = predictor.manifest.model_copy(update=keys)
+    return replace(predictor, model=replace(predictor.model, manifest=manifest))
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"corpus_sha256": "0" * 64}, "the corpus is another, expected 0000"),
+        ({"target": "mos"}, "the target is another, expected mos, found vmaf; name the run that"),
+        ({"verdict_sha256": "0" * 64}, "the verdict is another, expected 0000"),
+    ],
+)
+def test_what_a_model_says_of_its_run_has_to_be_so(made, predictor, corpus, keys, text):
+    with pytest.raises(BadEvidence, match=f"is not the run of this model: {text}"):
+        RunGrounds.of(saying(predictor, **keys), made.run, corpus, "mean")
+
+
+@pytest.fixture
+def other_run(corpus, tmp_path):
+    """Another run on the model's corpus, of as many seeds, that was judged too."""
+    train_into(tmp_path / "other", corpus, Recipe(epochs=2, hidden=16, lr=1e-2), SEEDS)
+    validate_run(tmp_path / "other", SEEDS, ANYTHING, corpus=corpus)
+    return tmp_path / "other"
+
+
+def test_another_run_on_the_same_corpus_is_refused(made, predictor, corpus, other_run):
+    text = "is not the run of this model: the verdict is another, expected .*; name the run that"
+    with pytest.raises(BadEvidence, match=text):
+        RunGrounds.of(predictor, other_run, corpus, "mean")
+    # The verdict alone does not make it the model's.
+    shutil.copy(made.run / "PROMOTE.json", other_run)
+    with pytest.raises(BadEvidence, match="the table of predictions of seed 0 is another"):
+        RunGrounds.of(predictor, other_run, corpus, "mean")
+    (other_run / "PROMOTE.json").unlink()
+    with pytest.raises(BadEvidence, match="the verdict is another, expected .*, found none; name"):
+        RunGrounds.of(predictor, other_run, corpus, "mean")
+
+
+def test_of_a_model_without_a_verdict_the_rest_is_compared(made, predictor, corpus):
+    bare = saying(predictor, verdict_sha256=None)
+    assert RunGrounds.of(bare, made.run, corpus, "mean").bound("libx264", 85.0, 0.8).margin >= 0.0
+    with pytest.raises(BadEvidence, match="the corpus is another"):
+        RunGrounds.of(saying(bare, corpus_sha256="0" * 64), made.run, corpus, "mean")
 
 
 # -- The command ----------------------------------------------------------------------------------

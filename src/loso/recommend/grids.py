@@ -8,7 +8,7 @@ what a choice on this source would have needed as a margin (see `bound`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from loso.calibration import OpenedRun, clip_numbers, open_run
 from loso.corpus.load import Corpus
 from loso.errors import BadEvidence, BadSettings
+from loso.files import sha256_of
 from loso.intervals import CLIP, LEAST_SOURCES
 from loso.metrics.pooling import pool_scores
+from loso.model.files import Manifest
+from loso.model.grounds import read_promote
 from loso.predict import Predictor
 from loso.recommend.bound import Bound, fit_bound
 from loso.recommend.curve import Curve, falling
+from loso.run_folder import VERDICT_FILES
 
 __all__ = ["Grid", "RunGrounds", "grids_of"]
 
@@ -35,6 +39,7 @@ _STEPS: Final = 1001
 """Places between the ends of a grid at which its curves are looked at."""
 
 _PURPOSE: Final = "calibrate choices on"
+_PROMOTE, _ = VERDICT_FILES
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,24 @@ def grids_of(opened: OpenedRun, pool: str) -> list[Grid]:
     return grids
 
 
+def _in_common(manifest: Manifest, opened: OpenedRun) -> Iterator[tuple[str, object, object]]:
+    """Yield what a model has in common with its own run: its name, as the model and the run say it.
+
+    Other runs on the corpus differ in the verdict, where the model names one, and in what that
+    judged.
+    """
+    yield "the corpus", manifest.corpus_sha256, opened.seen.sha256
+    yield "the target", manifest.target, opened.recipe.target
+    yield "the inputs", manifest.inputs, opened.recipe.inputs
+    if manifest.verdict_sha256 is not None:
+        path = opened.evidence.loso_dir / _PROMOTE
+        found = sha256_of(path) if path.is_file() else "none"
+        yield "the verdict", manifest.verdict_sha256, found
+        judged = read_promote(path).evidence.predictions
+        for seed, sha256 in opened.evidence.predictions_sha256.items():
+            yield f"the table of predictions of seed {seed}", judged.get(seed), sha256
+
+
 class RunGrounds:
     """The grids behind a model, and the bound that they give for a target."""
 
@@ -99,20 +122,17 @@ class RunGrounds:
     @classmethod
     def of(cls, predictor: Predictor, run_dir: Path, corpus: Corpus, pool: str) -> RunGrounds:
         """Return the grounds of a model's own run; BadEvidence where it is another's."""
-        manifest = predictor.manifest
-        seeds = [member.seed for member in manifest.members]
+        seeds = [member.seed for member in predictor.manifest.members]
         opened = open_run(run_dir, corpus, seeds, _PURPOSE)
-        for what, of_model, of_run in (
-            ("the corpus", manifest.corpus_sha256, corpus.sha256),
-            ("the target", manifest.target, opened.recipe.target),
-            ("the inputs", manifest.inputs, opened.recipe.inputs),
-        ):
+        for what, of_model, of_run in _in_common(predictor.manifest, opened):
             if of_model != of_run:
                 raise BadEvidence(
                     f"is not the run of this model: {what} is another",
                     where=str(run_dir),
                     expected=f"{of_model}",
                     found=f"{of_run}",
+                    fix="name the run that the model was exported from, as it was judged then, or "
+                    "export the model again from this one",
                 )
         grids = grids_of(opened, pool)
         if not grids:
