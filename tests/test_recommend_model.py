@@ -261,7 +261,7 @@ def test_another_run_on_the_same_corpus_is_refused(made, predictor, corpus, othe
     with pytest.raises(BadEvidence, match="the table of predictions of seed 0 is another"):
         RunGrounds.of(predictor, other_run, corpus, "mean")
     (other_run / "PROMOTE.json").unlink()
-    with pytest.raises(BadEvidence, match="the verdict is another, expected .*, found none; name"):
+    with pytest.raises(BadEvidence, match=r"the verdict is another, expected .*, found none; name"):
         RunGrounds.of(predictor, other_run, corpus, "mean")
 
 
