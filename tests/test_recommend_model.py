@@ -15,11 +15,12 @@ from clips import write_picture
 from loso.calibration import calibrate_run, open_run
 from loso.corpus.load import load_corpus
 from loso.corpus.plan import rows_of
+from loso.corpus.view import view
 from loso.data import demo_corpus_path
 from loso.errors import BadEvidence, BadInput, BadSettings
 from loso.export import export_model
 from loso.predict import Predictor
-from loso.recipe import GateThresholds, Recipe
+from loso.recipe import GateThresholds, InputSpec, Recipe
 from loso.recommend.bound import need_of
 from loso.recommend.grids import Grid, RunGrounds, grids_of
 from loso.recommend.opinion import ModelJudge
@@ -209,15 +210,64 @@ def test_the_bound_is_the_conformal_quantile_over_sources_of_the_encoder():
         RunGrounds(grids).bound("x", 40.0, 0.8)
 
 
+def test_a_clip_that_is_a_source_of_the_run_says_nothing_of_its_own_need():
+    errors = zip("abcde", (1.0, 2.0, 3.0, 4.0, 9.0), strict=True)
+    grids = [grid(name, error) for name, error in errors]
+    grounds = RunGrounds(grids)
+    assert grounds.bound("x", 85.0, 0.8).margin == pytest.approx(9.0, abs=INTERPOLATED)
+    without = grounds.bound("x", 85.0, 0.8, without="e")
+    assert without == RunGrounds(grids[:4]).bound("x", 85.0, 0.8)
+    assert (without.margin, without.n_sources) == (pytest.approx(4.0, abs=INTERPOLATED), 4)
+    assert grounds.bound("x", 85.0, 0.8, without="new") == grounds.bound("x", 85.0, 0.8)
+    text = "too few other sources of the run were coded to above and below 85, expected at least 4"
+    with pytest.raises(BadSettings, match=f"{text}, found 3"):
+        RunGrounds(grids[1:]).bound("x", 85.0, 0.8, without="e")
+    alone = RunGrounds([*grids, grid("e", 9.0, "y")]).bound("y", 85.0, 0.8, without="e")
+    assert "by the model, whose run has no y of another source, bound" in alone.evidence
+    assert alone.margin == without.margin
+
+
+def test_a_clip_is_left_out_with_the_sources_that_it_is_grouped_with():
+    grids = [
+        replace(grid(group, error, encoder), file_src=name)
+        for group, name, error, encoder in [
+            *(("city", "tram", 9.0, "y"), ("city", "roof", 8.0, "x"), ("a", "tree", 1.0, "x")),
+            *(("b", "lake", 2.0, "x"), ("c", "hill", 3.0, "x"), ("d", "road", 4.0, "x")),
+        ]
+    ]
+    bound = RunGrounds(grids).bound("x", 85.0, 0.8, without="tram")
+    assert bound == RunGrounds(grids[2:]).bound("x", 85.0, 0.8)
+    # The group's own name is no clip's.
+    assert RunGrounds(grids).bound("x", 85.0, 0.8, without="city").n_sources == 5
+
+
+def test_grids_of_grouped_sources_hold_one_clip_each(corpus):
+    groups = {name: f"group {at % 4}" for at, name in enumerate(corpus.sources)}
+    named = corpus.rows.with_columns(content=pl.col("src").replace_strict(groups))
+    recipe = Recipe(inputs=InputSpec(group_by="content"))
+    seen = view(replace(corpus, rows=named), recipe)
+    truth = seen.rows["vmaf"].to_numpy()
+    opened = SimpleNamespace(
+        seen=seen, recipe=recipe, inputs=SimpleNamespace(target=truth), out_of_fold=truth[None] + 1
+    )
+    grids = grids_of(opened, "mean")
+    ways = corpus.rows.select("src", "encoder").unique().rows()
+    assert {(grid.file_src, grid.encoder) for grid in grids} == set(ways)
+    assert all(grid.src == groups[grid.file_src] for grid in grids)
+    for grid in grids:
+        own = (pl.col("src") == grid.file_src) & (pl.col("encoder") == grid.encoder)
+        by_cq = corpus.rows.filter(own).group_by("cq").agg(pl.col("vmaf").mean()).sort("cq")
+        assert grid.truth == pytest.approx(by_cq["vmaf"].to_numpy(), abs=1e-9)
+
+
 def test_choices_on_the_run_s_own_sources_keep_their_promise_as_often_as_was_said(made, corpus):
     # Leave each source out of the bound, choose on it, and count. The quantile promises 0.8.
     grids = grids_of(open_run(made.run, corpus, SEEDS, "look at"), "mean")
     kept = []
     for target in (95.0, 90.0, 80.0):
         for one in grids:
-            others = [other for other in grids if other.src != one.src]
             try:
-                bound = RunGrounds(others).bound(one.encoder, target, 0.8)
+                bound = RunGrounds(grids).bound(one.encoder, target, 0.8, without=one.src)
             except BadSettings:
                 continue  # too few of this encoder span the target
             need = one.need(target)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from loso.calibration import OpenedRun, clip_numbers, open_run
 from loso.corpus.load import Corpus
+from loso.corpus.view import FILE_SOURCE
 from loso.errors import BadEvidence, BadSettings
 from loso.files import sha256_of
 from loso.intervals import CLIP, LEAST_SOURCES
@@ -32,7 +33,7 @@ from loso.run_folder import VERDICT_FILES
 
 __all__ = ["Grid", "RunGrounds", "grids_of"]
 
-_WAY: Final = ("encoder", "preset", "height", "rate_control")
+_SAME: Final = ("src", FILE_SOURCE, "encoder", "preset", "height", "rate_control")
 """Columns that are the same in all cells of a source's grid, where a corpus has them."""
 
 _STEPS: Final = 1001
@@ -51,6 +52,8 @@ class Grid:
     cq: NDArray[np.float64]
     truth: NDArray[np.float64]
     estimate: NDArray[np.float64]
+    file_src: str = ""
+    """The source in the corpus's file, where the recipe groups such to sources of its own."""
 
     def need(self, target: float) -> float | None:
         """Return the margin that a choice on this source needs, None where the grid cannot say.
@@ -79,8 +82,7 @@ def grids_of(opened: OpenedRun, pool: str) -> list[Grid]:
     both = np.vstack([opened.inputs.target, opened.out_of_fold.mean(axis=0)])
     # Of clips as the unit each row is one, and the mean of one is itself.
     pooled = pool_scores(both, clip)["mean" if opened.recipe.unit == CLIP else pool]
-    source = opened.recipe.inputs.group_by
-    columns = [source, *(name for name in _WAY if name in opened.seen.rows.columns)]
+    columns = [name for name in _SAME if name in opened.seen.rows.columns]
     cells = opened.seen.rows.select(*columns, "cq")[first].with_columns(
         truth=pl.Series(pooled[0]), estimate=pl.Series(pooled[1])
     )
@@ -91,7 +93,9 @@ def grids_of(opened: OpenedRun, pool: str) -> list[Grid]:
             cq, truth, estimate = (
                 own.select("cq", "truth", "estimate").cast(pl.Float64).to_numpy().T
             )
-            grids.append(Grid(group[source][0], group["encoder"][0], cq, truth, estimate))
+            one = group.row(0, named=True)
+            names = one["src"], one["encoder"]
+            grids.append(Grid(*names, cq, truth, estimate, one.get(FILE_SOURCE, "")))
     return grids
 
 
@@ -143,24 +147,32 @@ class RunGrounds:
             )
         return cls(grids)
 
-    def bound(self, encoder: str, target: float, confidence: float | None) -> Bound:
+    def bound(
+        self, encoder: str, target: float, confidence: float | None, *, without: str = ""
+    ) -> Bound:
         """Return how far a promise stays below the model's score; grids of `encoder` count first.
 
-        BadSettings where the sources do not support the confidence.
+        `without` names the clip in question: where it is one of the run's own sources, that one is
+        left out, with all that it is grouped with, as a promise is about clips that are new.
+        BadSettings where the others do not support the confidence.
         """
-        of_encoder = [grid for grid in self._grids if grid.encoder == encoder]
-        grids = of_encoder or self._grids
+        own = {grid.src for grid in self._grids if without == (grid.file_src or grid.src)}
+        others = [grid for grid in self._grids if grid.src not in own]
+        of_encoder = [grid for grid in others if grid.encoder == encoder]
+        grids = of_encoder or others
         needs: dict[str, list[float]] = {}
         for grid in grids:
             if (need := grid.need(target)) is not None:
                 needs.setdefault(grid.src, []).append(need)
         if len(needs) < LEAST_SOURCES:
             raise BadSettings(
-                f"too few sources of the run were coded to above and below {target:g}",
+                f"too few {'other ' if own else ''}sources of the run were coded to above and "
+                f"below {target:g}",
                 where="--run",
                 expected=f"at least {LEAST_SOURCES}",
                 found=f"{len(needs)}",
                 fix="leave out --run and --corpus, or choose a target that the corpus spans",
             )
-        by = "by the model" if of_encoder else f"by the model, whose run has no {encoder}"
+        lacks = f", whose run has no {encoder}{' of another source' if own else ''}"
+        by = f"by the model{'' if of_encoder else lacks}"
         return fit_bound(needs, confidence, estimated=f"estimated {by}")
