@@ -174,7 +174,7 @@ def test_the_choice_stays_above_the_target_by_the_margin(clip, ffmpeg, tmp_path)
     question = Question(targets=(80.0,), step=1.0)
     bound = Bound(level=0.8, margin=6.0, n_sources=4)
     with at_desk([clip], settings, ffmpeg, parts=tmp_path / "parts", jobs=2) as desk:
-        cut = cut_out(desk.clips[0], [0, 3], 3)
+        cut = cut_out(desk.clips[0], [(0, 3), (3, 3)])
         subject = Subject.of(
             desk,
             desk.clips[0],

@@ -74,7 +74,7 @@ def cells(tmp_path_factory):
         (clip,) = desk.clips
 
         def work():
-            clips = [clip, *(segment.clip for segment in cut_out(clip, [0, 5], 5))]
+            clips = [clip, *(segment.clip for segment in cut_out(clip, [(0, 5), (5, 5)]))]
             return (yield [desk.cell(one, choices[0], choices[0].rate) for one in clips])
 
         (probes,) = carry_out(desk, [work()])

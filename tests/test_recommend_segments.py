@@ -3,11 +3,12 @@
 import subprocess
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from loso.corpus.choices import read_choices
@@ -49,27 +50,60 @@ scans = st.lists(st.floats(0, 50), min_size=40, max_size=120).flatmap(
 
 
 @given(scans, st.integers(1, 4), st.integers(2, 5))
-def test_each_stretch_of_the_clip_has_its_segment(scan, number, length):
+def test_segments_follow_each_other_and_have_the_length_that_was_asked_for(scan, number, length):
     frames = len(scan.activity)
-    firsts = choose_segments(scan, number, length)
-    assert len(firsts) == number
-    for part, first in enumerate(firsts):
-        assert frames * part // number <= first
-        assert first + length <= frames * (part + 1) // number
+    windows = choose_segments(scan, number, length)
+    assert len(windows) == number
+    ends = [0, *(first + count for first, count in windows)]
+    assert all(end <= window.first for end, window in zip(ends, windows, strict=False))
+    assert ends[-1] <= frames
+    assert min(count for _, count in windows) >= 2
+    assert sum(count for _, count in windows) == pytest.approx(number * length, abs=2 * number)
+
+
+def test_without_cuts_each_even_part_of_the_clip_has_its_segment():
+    scan = Scan(np.random.default_rng(1).uniform(0, 50, 100), np.zeros(100, dtype=bool))
+    for part, (first, count) in enumerate(choose_segments(scan, 4, 8)):
+        assert count == 8
+        assert 25 * part <= first <= first + count <= 25 * (part + 1)
+
+
+@given(st.lists(st.integers(30, 90), min_size=1, max_size=4), st.integers(4, 6))
+def test_scenes_are_sampled_in_proportion_and_no_segment_lies_in_two(scenes, number):
+    edges = np.cumsum([0, *scenes])
+    cuts = np.isin(np.arange(edges[-1]), edges[1:])
+    length = max(int(edges[-1]) // (2 * number), 8)
+    assume(2 * number * length <= edges[-1])
+    windows = choose_segments(Scan(np.ones(edges[-1]), cuts), number, length)
+    share = number * length / edges[-1]
+    for begin, end in pairwise(edges.tolist()):
+        own = [count for first, count in windows if begin <= first < end]
+        assert own
+        assert sum(own) == pytest.approx(share * (end - begin), abs=len(own) / 2)
+        assert all(first + count <= end for first, count in windows if begin <= first < end)
+
+
+def test_a_flash_has_no_segment_of_its_own_and_of_many_scenes_the_shortest_are_joined():
+    flash = np.isin(np.arange(200), [90, 93])
+    windows = choose_segments(Scan(np.ones(200), flash), 4, 10)
+    assert [count for _, count in windows] == [9, 9, 11, 11]
+    many = np.arange(200) % 10 == 0
+    windows = choose_segments(Scan(np.ones(200), many), 4, 10)
+    assert len(windows) == 4
+    assert all(window.first % 10 == 0 for window in windows)
 
 
 def test_the_segment_moves_as_its_stretch_does():
     activity = np.repeat([0.0, 9.0, 3.0, 0.5], 10)
     still = np.zeros(40, dtype=bool)
-    (first,) = choose_segments(Scan(activity, still), 1, 10)
-    inside = np.log1p(activity[first : first + 10]).mean()
+    ((first, count),) = choose_segments(Scan(activity, still), 1, 10)
+    inside = np.log1p(activity[first : first + count]).mean()
     assert inside == pytest.approx(np.log1p(activity).mean(), abs=0.06)
 
 
 def test_of_equals_one_that_starts_with_a_cut_is_taken():
     cuts = np.arange(60) == 23
-    firsts = choose_segments(Scan(np.ones(60), cuts), 1, 10)
-    assert firsts == (23,)
+    assert choose_segments(Scan(np.ones(60), cuts), 1, 10) == ((23, 10),)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +143,7 @@ def test_a_look_that_misses_frames_is_refused(two_scenes, session, tmp_path):
 @pytest.mark.parametrize("settings", [ClipSettings(), ClipSettings(start_s=0.2, frames=30)])
 def test_a_segment_is_that_part_of_the_clip(two_scenes, session, tmp_path, settings):
     whole = open_clip(two_scenes, settings, session, timeout_s=60)
-    (segment,) = cut_out(whole, [17], 8)
+    (segment,) = cut_out(whole, [(17, 8)])
     begins = settings.start_s + 17 / 25
     alone = open_clip(two_scenes, ClipSettings(start_s=begins, frames=8), session, timeout_s=60)
     encode = Encode(
@@ -150,6 +184,10 @@ def desk_for(path, folder):
     return at_desk([path], settings, find_ffmpeg(), parts=folder / "parts")
 
 
+def windows_of(segments):
+    return [(segment.first, segment.clip.frames) for segment in segments]
+
+
 def measured(desk, segments):
     """What a desk measures of segments that are coded in turn."""
     cells = [
@@ -169,8 +207,7 @@ def test_a_segment_that_a_seek_reaches_exactly_is_reached_so_and_measures_the_sa
         (segments,) = desk.cut(desk.clips, Sampling(seconds=0.3, number=3))
         assert all(segment.clip.input[0] == "-ss" for segment in segments if segment.first)
         assert segments[-1].first > 20
-        firsts = [segment.first for segment in segments]
-        decoded = cut_out(desk.clips[0], firsts, segments[0].clip.frames)
+        decoded = cut_out(desk.clips[0], windows_of(segments))
         assert segments != decoded
         assert measured(desk, segments) == measured(desk, decoded)
 
@@ -198,17 +235,16 @@ def test_where_a_seek_leads_elsewhere_every_frame_before_is_decoded(
     monkeypatch.setattr("loso.recommend.desk.seek_to", seek)
     with desk_for(path, tmp_path) as desk:
         (segments,) = desk.cut(desk.clips, Sampling(seconds=0.3, number=3))
-        firsts = [segment.first for segment in segments]
-        assert segments == cut_out(desk.clips[0], firsts, segments[0].clip.frames)
+        assert segments == cut_out(desk.clips[0], windows_of(segments))
 
 
 def test_no_frame_is_sought_in_a_clip_that_begins_late_nor_the_first_one(two_scenes, session):
     whole = open_clip(two_scenes, ClipSettings(), session, timeout_s=60)
     late = open_clip(two_scenes, ClipSettings(start_s=0.2, frames=30), session, timeout_s=60)
-    first, second = cut_out(whole, [0, 17], 8)
+    first, second = cut_out(whole, [(0, 8), (17, 8)])
     assert seek_to(first) is None
     assert seek_to(second).clip.input[:2] == ("-ss", "0.660000")
-    assert seek_to(cut_out(late, [17], 8)[0]) is None
+    assert seek_to(cut_out(late, [(17, 8)])[0]) is None
 
 
 def test_the_first_frame_of_a_segment_does_not_count():

@@ -105,8 +105,8 @@ class Desk:
             if not isinstance(scan, Scan):
                 cuts.append(() if scan is None else scan)
                 continue
-            own = cut_out(clip, choose_segments(scan, number, length), length)
-            frames |= {each: scan.frames[each.first :][:length] for each in own}
+            own = cut_out(clip, choose_segments(scan, number, length))
+            frames |= {each: scan.frames[each.first :][: each.clip.frames] for each in own}
             cuts.append(own)
         reached = self._reached(frames)
         return [

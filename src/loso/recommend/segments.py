@@ -1,4 +1,4 @@
-"""Which parts of a clip are coded in its place: seconds of each stretch, chosen by content."""
+"""Which parts of a clip are coded in its place: some of each stretch, chosen by content."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loso.errors import BadSettings
 from loso.video.clips import Clip
 from loso.video.scan import Scan
 
-__all__ = ["Sampling", "Segment", "choose_segments", "cut_out", "seek_to"]
+__all__ = ["Sampling", "Segment", "Window", "choose_segments", "cut_out", "seek_to"]
 
 _NEAR: Final = 0.05
 """By which a window that starts with a cut may be further from its stretch, in the logarithm."""
+
+_SHORTEST: Final = 0.25
+"""Of an even stretch: a shorter one is not worth an encode of its own."""
 
 _LEAST, _MOST = 4, 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How much of a long clip is coded: segments of `seconds`, their number by the clip's length.
+    """How much of a long clip is coded: segments, of `seconds` on average, more of longer clips.
 
     The number is the square root of the clip's seconds, 4 at least and 16 at most. A clip of which
     that would be more than half is coded whole, and so is every clip where `number` is 0.
@@ -45,7 +49,7 @@ class Sampling:
             raise BadSettings("--segments must not be negative", found=f"{self.number}")
 
     def counts(self, clip: Clip) -> tuple[int, int]:
-        """Return how many segments stand for `clip`, and their frames; none where all of it is."""
+        """Return how many segments stand for `clip`, none where it is coded whole; mean frames."""
         length = max(round(self.seconds * clip.fps), 2)
         number = self.number
         if number is None:
@@ -61,44 +65,77 @@ class Segment:
     clip: Clip
 
 
-def choose_segments(scan: Scan, number: int, length: int) -> tuple[int, ...]:
-    """Return the first frame of each of `number` segments, in their order.
+class Window(NamedTuple):
+    """So many frames of a clip, from `first` on."""
 
-    The clip is divided into as many stretches of one length, so that each segment stands for as
-    much of it. Of a stretch that window is taken which moves as the whole stretch does (mean of the
-    logarithm). One that does so nearly as well and starts with a cut is taken instead: an encoder
-    begins anew there anyway.
+    first: int
+    frames: int
+
+
+def choose_segments(scan: Scan, number: int, length: int) -> tuple[Window, ...]:
+    """Return `number` segments, in their order, of `length` frames on average.
+
+    The clip is divided into as many stretches, at cuts where it has some, and each segment is as
+    long as its stretch in proportion: a stratified sample with proportional allocation, so that
+    all frames of it weigh the same. Of a stretch that window is taken which moves as the whole
+    stretch does (mean of the logarithm). One that does so nearly as well and starts with a cut is
+    taken instead: an encoder begins anew there anyway.
     """
     moving = np.log1p(scan.activity)
     total = np.concatenate([[0.0], np.cumsum(moving)])
-    edges = [len(moving) * part // number for part in range(number + 1)]
+    coded = number * length / len(moving)
     chosen = []
-    for low, high in pairwise(edges):
-        starts = np.arange(low, max(high - length, low) + 1)
-        inside = (total[starts + length] - total[starts]) / length
+    for low, high in pairwise(_stretches(scan.is_cut, number)):
+        frames = max(round(coded * (high - low)), 2)
+        starts = np.arange(low, high - frames + 1)
+        inside = (total[starts + frames] - total[starts]) / frames
         off = np.abs(inside - (total[high] - total[low]) / (high - low))
         good = starts[off <= off.min() + _NEAR]
         cuts = good[scan.is_cut[good]]
-        chosen.append(int(cuts[0] if len(cuts) else starts[np.argmin(off)]))
+        first = cuts[0] if len(cuts) else starts[np.argmin(off)]
+        chosen.append(Window(int(first), frames))
     return tuple(chosen)
 
 
-def cut_out(clip: Clip, firsts: Sequence[int], length: int) -> tuple[Segment, ...]:
-    """Return segments of `length` frames, each as a clip of its own."""
+def _stretches(is_cut: NDArray[np.bool_], number: int) -> list[int]:
+    """Return the frames at which `number` stretches of a clip begin, and its end.
+
+    They begin at cuts. Where there are too many, or one is too short, the shortest joins the
+    shorter of its neighbours; where there are too few, the longest is halved.
+    """
+    frames = len(is_cut)
+    edges = [0, *(at for at in np.flatnonzero(is_cut).tolist() if at), frames]
+    least = max(_SHORTEST * frames / number, 2.0)
+    while len(edges) > 2:
+        lengths = np.diff(edges)
+        if len(lengths) <= number and lengths.min() >= least:
+            break
+        at = int(np.argmin(lengths))
+        last = at == len(lengths) - 1
+        joins_next = at == 0 or (not last and lengths[at + 1] < lengths[at - 1])
+        del edges[at + 1 if joins_next else at]
+    while len(edges) <= number:
+        at = int(np.argmax(np.diff(edges)))
+        edges.insert(at + 1, (edges[at] + edges[at + 1]) // 2)
+    return edges
+
+
+def cut_out(clip: Clip, windows: Sequence[tuple[int, int]]) -> tuple[Segment, ...]:
+    """Return windows (first frame, frames) of a clip, each as a clip of its own."""
     whole = f"trim=end_frame={clip.frames}"
     return tuple(
         Segment(
             first=first,
             clip=replace(
                 clip,
-                frames=length,
+                frames=frames,
                 filters=tuple(
-                    f"trim=start_frame={first}:end_frame={first + length}" if one == whole else one
+                    f"trim=start_frame={first}:end_frame={first + frames}" if one == whole else one
                     for one in clip.filters
                 ),
             ),
         )
-        for first in firsts
+        for first, frames in windows
     )
 
 
