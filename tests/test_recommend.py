@@ -13,7 +13,7 @@ from loso.corpus.choices import read_choices
 from loso.corpus.load import load_corpus
 from loso.corpus.plan import BuildSettings
 from loso.errors import BadClip, BadSettings, Busy, CannotRun
-from loso.recommend.answer import Subject, Way, answer
+from loso.recommend.answer import Aim, Subject, Way, answer
 from loso.recommend.apply import apply_answer, file_of
 from loso.recommend.ask import ask
 from loso.recommend.bound import Bound
@@ -183,7 +183,9 @@ def test_the_choice_stays_above_the_target_by_the_margin(clip, ffmpeg, tmp_path)
             question,
             segments=cut,
         )
-        (coding,) = carry_out(desk, [answer(subject, question, bound_of={80.0: bound}.get)])
+        (coding,) = carry_out(
+            desk, [answer(subject, question, aim_at={80.0: Aim(margin=6.0, bound=bound)}.get)]
+        )
     (found,) = coding.answers
     assert found.settled
     assert found.chosen.score.lower >= 86.0 > found.beyond.score.lower

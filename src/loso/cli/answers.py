@@ -36,7 +36,7 @@ def conclude(
     for at, (own, coded) in enumerate(zip(found, applied, strict=True)):
         refusal = _refusal(own, coded, judge, question)
         warn_all(_remarks(own))
-        _tell_failures(own)
+        _tell_failures(own, refusal)
         if as_json:
             print_json(record_of(own, judge, question, coded))
         elif _has_answers(own, question):
@@ -70,10 +70,11 @@ def _remarks(found: Found) -> tuple[str, ...]:
     return tuple(f"{found.clip.src}: {remark}" for remark in dict.fromkeys(said))
 
 
-def _tell_failures(found: Found) -> None:
-    """Say why ways of coding failed, but for the first: that is what the clip is refused for."""
-    for failure in found.failures[1:]:
-        relay(f"failed: {failure}")
+def _tell_failures(found: Found, refusal: LosoError | None) -> None:
+    """Say why ways of coding failed, but for the one that the clip is refused for."""
+    for failure in found.failures:
+        if failure is not refusal:
+            relay(f"failed: {failure}")
 
 
 # -- Refusals -------------------------------------------------------------------------------------
@@ -83,17 +84,21 @@ def _refusal(
     found: Found, applied: Applied | None, judge: Judge, question: Question
 ) -> LosoError | None:
     """Return why a clip has no answer, or none that held; None where all is well."""
+    if applied is not None and not applied.held:
+        least = judge.text(applied.lower)
+        bounded = f", at least {least}" if applied.lower < applied.score.value else ""
+        was_cut = any(coding.segments for coding in found.codings)
+        return Refused(
+            f"the target of {applied.target:g} is missed: it {_scored(applied, judge)}{bounded}",
+            where=str(applied.path),
+            fix="the file stays"
+            + ("; --segments 0 codes all of a clip before it promises" if was_cut else ""),
+        )
     if found.failures:
         return found.failures[0]
     unanswered = _unanswered(found, question)
     if unanswered:
         return _no_answer(found, unanswered[0], judge, question)
-    if applied is not None and not applied.held:
-        return Refused(
-            f"the target of {applied.target:g} is missed: it {_scored(applied, judge)}",
-            where=str(applied.path),
-            fix="the file stays; --segments 0 codes all of a clip before it promises",
-        )
     return None
 
 
@@ -114,7 +119,9 @@ def _no_answer(found: Found, at: int, judge: Judge, question: Question) -> Refus
     answer, name, best = coding.answers[at], coding.choice.encoder.name, coding.tried[0]
     told = f"{best.rate.number}, scores {judge.text(best.score.value)}"
     reach, whom = "reach", f"{name}, nor of the others," if found.codings[1:] else name
-    level = level_of(answer, judge)
+    level = level_of(coding, answer, judge)
+    if coding.segments and level is None:
+        told = f"{best.rate.number}, scores about {judge.text(best.score.value)} by its segments"
     if level is not None:
         least = best.score.lower - (answer.bound.margin if answer.bound else 0.0)
         told = f"{best.rate.number}, at least {judge.text(least)} with {100 * level:g} %"
@@ -259,22 +266,24 @@ def _print_answer(coding: Coding, judge: Judge, question: Question) -> None:
         f"{question.pool}) at {about}{chosen.bitrate_kbps:.0f} kbit/s"
     )
     lower, evidence = lower_of(coding, answer, judge), evidence_of(coding, answer, judge)
-    level = level_of(answer, judge)
+    level = level_of(coding, answer, judge)
     if lower is None or level is None:
         print_line(evidence)
     else:
         print_line(f"at least {judge.text(lower)} with {100 * level:g} %: {evidence}")
-    _print_what_is_cheaper(answer, judge)
+    _print_what_is_cheaper(answer, judge, is_bounded=level is not None)
 
 
-def _print_what_is_cheaper(answer: Answer, judge: Judge) -> None:
+def _print_what_is_cheaper(answer: Answer, judge: Judge, *, is_bounded: bool) -> None:
     beyond = answer.beyond
     if answer.verdict == "met_by_the_cheapest":
         print_line(f"it is the cheapest setting there is, and even that reaches {answer.target:g}")
     elif beyond is not None and answer.settled:
         scores = judge.text(beyond.score.value)
         least = beyond.score.lower - (answer.bound.margin if answer.bound else 0.0)
-        bounded = f", at least {judge.text(least)}" if least < beyond.score.value else ""
+        bounded = (
+            f", at least {judge.text(least)}" if is_bounded and least < beyond.score.value else ""
+        )
         print_line(f"the next cheaper, {beyond.rate.number}, scores {scores}{bounded}")
     else:
         known = "" if beyond is None else f" and {beyond.rate.number}"

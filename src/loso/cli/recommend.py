@@ -277,14 +277,18 @@ def _targets(target: float | None, ladder: str | None, apply: Path | None) -> tu
 def _choices(
     encoders: list[str], preset: list[str] | None, encoder_args: list[str] | None
 ) -> tuple[Choice, ...]:
-    """Return the ways of coding that were asked for, at a rate that stands for all."""
+    """Return the ways of coding that were asked for, at a rate that stands for all.
+
+    The encoder that was named first comes first: the others are compared with it.
+    """
     from loso.corpus.choices import read_choices
     from loso.video.encoders import encoder_named
 
     middles = {name: sum(encoder_named(name).quality_range) // 2 for name in encoders}
-    return read_choices(
+    choices = read_choices(
         encoders,
         quality=[f"{name}={middle}" for name, middle in middles.items()],
         preset=preset or [],
         encoder_args=encoder_args or [],
     )
+    return tuple(sorted(choices, key=lambda choice: encoders.index(choice.encoder.name)))

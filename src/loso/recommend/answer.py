@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,18 @@ from loso.recommend.work import Work
 from loso.video.clips import Clip
 from loso.video.encoders import Rate
 
-__all__ = ["Answer", "Coding", "Subject", "Tried", "Verdict", "Way", "answer", "search"]
+__all__ = [
+    "Aim",
+    "Answer",
+    "Coding",
+    "Subject",
+    "Tried",
+    "Verdict",
+    "Way",
+    "answer",
+    "named",
+    "search",
+]
 
 Verdict = Literal["met", "met_by_the_cheapest", "out_of_reach", "undecided"]
 
@@ -48,6 +60,14 @@ class Tried:
     score: Score
     bitrate_kbps: float
     probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """What an estimate has to be above a target, and the bound that this makes, if it makes one."""
+
+    margin: float = 0.0
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,25 +105,21 @@ class Coding:
     encodes: int
 
 
-def answer(
-    subject: Subject, question: Question, *, bound_of: Callable[[float], Bound | None]
-) -> Work[Coding]:
+def answer(subject: Subject, question: Question, *, aim_at: Callable[[float], Aim]) -> Work[Coding]:
     """Find the cheapest setting of `subject` that meets each target, and all that was probed.
 
-    What is stored of the clip is looked at first. `bound_of` gives for a target how far the promise
-    stays below an estimate, None where nothing says so and where nothing is estimated. BadSettings
-    where a target is no score, CannotRun where a probe fails.
+    What is stored of the clip is looked at first. `aim_at` gives for a target what an estimate has
+    to be above it. BadSettings where a target is no score, CannotRun where a probe fails.
     """
     tried = subject.stored()
     encodes = 0
     answers = []
     for target in question.targets:
         subject.judge.refuse_target(target)
-        bound = bound_of(target)
-        aim = target + (bound.margin if bound else 0.0)
-        bracket, made = yield from search(subject, tried, aim, question.max_encodes)
+        aim = aim_at(target)
+        bracket, made = yield from search(subject, tried, target + aim.margin, question.max_encodes)
         encodes += made
-        answers.append(_answer(tried, bracket, target, bound, len(subject.scale)))
+        answers.append(_answer(tried, bracket, target, aim.bound, len(subject.scale)))
     return Coding(
         clip=subject.clip,
         choice=subject.choice,
@@ -149,6 +165,17 @@ def _verdict(bracket: Bracket, n_settings: int) -> Verdict:
     if bracket.meets >= 0:
         return "met"
     return "out_of_reach" if bracket.misses == 0 else "undecided"
+
+
+@contextmanager
+def named(clip: Clip, choice: Choice, rate: Rate) -> Iterator[None]:
+    """Say of a CannotRun inside which encode failed, where it does not say so itself."""
+    try:
+        yield
+    except CannotRun as failure:
+        coded = f"{choice.encoder.name} {choice.preset} at {rate.number}"
+        failure.where = failure.where or f"{clip.src}, {coded}"
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,13 +227,8 @@ class Subject:
 
     def probe(self, place: int) -> Work[Tried]:
         """Return what coding at one setting gives; CannotRun, which names it, where that fails."""
-        try:
+        with named(self.clip, self.choice, self.scale.rates[place]):
             probes = yield self._cells(place)
-        except CannotRun as failure:
-            coded = f"{self.choice.encoder.name} {self.choice.preset}"
-            at = self.scale.rates[place].number
-            failure.where = failure.where or f"{self.clip.src}, {coded} at {at}"
-            raise
         return self._tried(place, probes)
 
     def _cells(self, place: int) -> Sequence[Cell]:

@@ -11,7 +11,7 @@ from typing import Final
 from loso.corpus.plan import Cell
 from loso.errors import BadClip, BadSettings
 from loso.files import refuse_place_of, write_atomic
-from loso.recommend.answer import Answer, Coding
+from loso.recommend.answer import Answer, Coding, named
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge, Score
 from loso.video.clips import Clip, identity_of
@@ -101,9 +101,12 @@ def apply_answer(
         raise ValueError("no setting was chosen")
     clip = _as_seen_here(coding.clip)
     cell = desk.cell(clip, coding.choice, answer.chosen.rate, coding.height)
-    bound = judge.bound(coding.choice.encoder.name, answer.target, confidence)
+    bound = judge.bound(clip, coding.choice.encoder.name, answer.target, confidence)
     with desk.store.work_folder() as folder:
-        with FfmpegSession(desk.ffmpeg) as session:
+        with (
+            FfmpegSession(desk.ffmpeg) as session,
+            named(clip, coding.choice, answer.chosen.rate),
+        ):
             measured = measure(
                 cell.clip,
                 cell.encode,

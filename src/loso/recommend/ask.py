@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 
 from loso.corpus.choices import Choice
 from loso.errors import CannotRun, LosoError
-from loso.recommend.answer import Answer, Coding, Subject, Way, answer
-from loso.recommend.bound import Bound
+from loso.recommend.answer import Aim, Answer, Coding, Subject, Way, answer
 from loso.recommend.calibrate import Grounds
 from loso.recommend.desk import Desk
 from loso.recommend.judge import Judge
@@ -66,31 +65,32 @@ def ask(
     confidence = question.confidence
     choices, heights = desk.settings.choices, desk.settings.heights
     ways = [[*_ways(clip, choices, heights, say)] for clip in clips]
-    cuts = desk.cut(clips, question.sampling)
-    long = [
-        clip
-        for clip, segments in zip(clips, cuts, strict=True)
-        if segments and not isinstance(segments, CannotRun)
-    ]
-    if judge.grounds is None and (known or confidence is not None):
-        for clip in clips:
-            if clip not in long:
-                say(f"warning: {clip.src} is coded whole: nothing about it is estimated or bounded")
+    long = [clip for clip in clips if question.sampling.counts(clip)[0]]
+    if judge.measures and (known or confidence is not None):
+        for clip in [clip for clip in clips if clip not in long]:
+            say(f"warning: {clip.src} is coded whole: nothing about it is estimated or bounded")
     # Of two bounds each may fail half as often.
     shares = 1 if judge.grounds is None else 2
     each = None if confidence is None else 1.0 - (1.0 - confidence) / shares
     grounds = Grounds(desk, known if long else (), judge, question, confidence=each, say=say)
-    for choice, target in product(choices, question.targets):  # refused before the work
-        judge.bound(choice.encoder.name, target, each if long else confidence)
+    # What can be refused is refused before the work.
+    grounds.refuse_few(long)
+    subjects = [
+        [(Subject.of(desk, clip, way, judge, question), way) for way in own]
+        for clip, own in zip(clips, ways, strict=True)
+    ]
+    for (one, _), target in product(chain(*subjects), question.targets):
+        sure = each if one.clip in long else confidence
+        judge.bound(one.clip, one.choice.encoder.name, target, sure)
+    cuts = desk.cut(clips, question.sampling)
     grounds.measure(long, [*dict.fromkeys(way for own in ways for way in own)])
     works: list[Work[Coding]] = []
-    for clip, own, segments in zip(clips, ways, cuts, strict=True):
-        if isinstance(segments, CannotRun):
-            continue
-        for way in own:
-            one = Subject.of(desk, clip, way, judge, question, segments=segments)
-            bound_of = partial(_bound, grounds, one, way, confidence)
-            works.append(answer(one, question, bound_of=bound_of))
+    for own_subjects, segments in zip(subjects, cuts, strict=True):
+        if not isinstance(segments, CannotRun):
+            for whole, way in own_subjects:
+                one = replace(whole, segments=segments)
+                aim_at = partial(_aim, grounds, one, way, confidence)
+                works.append(answer(one, question, aim_at=aim_at))
     outcomes = iter(carry_out(desk, works))
     found = []
     for clip, own, segments in zip(clips, ways, cuts, strict=True):
@@ -109,18 +109,24 @@ def ask(
     return found
 
 
-def _bound(
+def _aim(
     grounds: Grounds, subject: Subject, way: Way, confidence: float | None, target: float
-) -> Bound | None:
+) -> Aim:
     """Return how far a promise stays below: as the judge is no measure, and segments no clip."""
-    encoder, judge = way.choice.encoder.name, subject.judge
-    if not subject.segments:
-        return judge.bound(encoder, target, confidence)
-    of_segments = grounds.bound(subject.clip, way, target)
-    of_judge = judge.bound(encoder, target, grounds.confidence)
-    if of_judge is None or of_segments is None:
-        return of_segments
-    return of_judge.beside(of_segments)
+    clip, encoder, judge = subject.clip, way.choice.encoder.name, subject.judge
+    of_judge = judge.bound(
+        clip, encoder, target, grounds.confidence if subject.segments else confidence
+    )
+    of_segments = grounds.bound(clip, way, target) if subject.segments else None
+    if of_judge is not None and of_segments is not None:
+        both = of_judge.beside(of_segments)
+        return Aim(margin=both.margin, bound=both)
+    one = of_judge or of_segments
+    if one is None:
+        return Aim()
+    # Segments that nobody bounds leave no bound at all; what the model needs still counts.
+    unbounded = subject.segments and of_segments is None
+    return Aim(margin=one.margin, bound=None if unbounded else one)
 
 
 def _ways(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import starmap
+from itertools import product
 
 from loso.errors import BadSettings, CannotRun, LosoError
 from loso.intervals import LEAST_SOURCES, choose_level
@@ -37,28 +37,20 @@ class Grounds:
         confidence: float | None,
         say: Callable[[str], None],
     ) -> None:
-        self._desk, self._judge, self._question = desk, judge, question
+        self._desk, self._judge, self._question, self._say = desk, judge, question, say
         self.confidence = confidence
-        self._cut: dict[Clip, tuple[Segment, ...]] = {}
-        for clip, segments in zip(clips, desk.cut(clips, question.sampling), strict=True):
-            if isinstance(segments, CannotRun):
-                say(f"warning: left out of --calibrate-on: {segments}")
-            elif not segments:
-                say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
-            else:
-                self._cut[clip] = segments
-        for clip in _repeated(self._cut):
+        self._known = list(clips)
+        for clip in [clip for clip in clips if not question.sampling.counts(clip)[0]]:
+            say(f"warning: {clip.src} is too short to be cut up, and says nothing of segments")
+            self._known.remove(clip)
+        for clip in _repeated(self._known):
             say(f"warning: {clip.src} is a clip of --calibrate-on once more, and counts once")
-            del self._cut[clip]
+            self._known.remove(clip)
         self._needs: dict[tuple[Clip, Way, float], float] = {}
 
-    def measure(self, clips: Sequence[Clip], ways: Sequence[Way]) -> None:
-        """Measure what `bound` will be asked for: for `clips` in question, coded in these `ways`.
-
-        BadSettings, before the work, where the other clips do not support the confidence.
-        """
-        asked = [clip for clip in clips if self._is_needed(clip)]
-        for clip in asked:
+    def refuse_few(self, clips: Sequence[Clip]) -> None:
+        """Refuse, as BadSettings, where the others do not support the confidence for `clips`."""
+        for clip in [clip for clip in clips if self._is_needed(clip)]:
             if len(self.others(clip)) < LEAST_SOURCES:
                 raise BadSettings(
                     "too few other clips to calibrate a bound on",
@@ -67,18 +59,35 @@ class Grounds:
                     found=f"{len(self.others(clip))}",
                 )
             choose_level(len(self.others(clip)), self.confidence)
-        keys = [
-            (other, way, target)
-            for other in (self._cut if asked else ())
-            for way in ways
-            for target in self._question.targets
-        ]
-        for key, need in zip(
-            keys, carry_out(self._desk, [*starmap(self._need, keys)]), strict=True
-        ):
+
+    def measure(self, clips: Sequence[Clip], ways: Sequence[Way]) -> None:
+        """Measure what `bound` will be asked for: for `clips` in question, coded in these `ways`.
+
+        A clip that fails is left out, with a warning. BadSettings where too few remain.
+        """
+        if not any(map(self._is_needed, clips)):
+            return
+        self.refuse_few(clips)
+        cuts: dict[Clip, tuple[Segment, ...]] = {}
+        cut = self._desk.cut(self._known, self._question.sampling)
+        for clip, segments in zip(list(self._known), cut, strict=True):
+            if isinstance(segments, CannotRun):
+                self._leave_out(clip, segments)
+            else:
+                cuts[clip] = segments
+        keys = list(product(cuts, ways, self._question.targets))
+        works = [self._need(clip, cuts[clip], way, target) for clip, way, target in keys]
+        for key, need in zip(keys, carry_out(self._desk, works), strict=True):
             if isinstance(need, LosoError):
-                raise need
-            self._needs[key] = need
+                self._leave_out(key[0], need)
+            else:
+                self._needs[key] = need
+        self.refuse_few(clips)
+
+    def _leave_out(self, clip: Clip, failure: LosoError) -> None:
+        if clip in self._known:
+            self._known.remove(clip)
+            self._say(f"warning: left out of --calibrate-on: {failure}")
 
     def bound(self, clip: Clip, way: Way, target: float) -> Bound | None:
         """Return the bound for a clip, from all others; None where nothing is known or asked."""
@@ -92,11 +101,13 @@ class Grounds:
 
     def others(self, clip: Clip) -> tuple[Clip, ...]:
         """Return the clips of other content than `clip`, which its bound rests on."""
-        return tuple(other for other in self._cut if other.sha256 != clip.sha256)
+        return tuple(other for other in self._known if other.sha256 != clip.sha256)
 
-    def _need(self, clip: Clip, way: Way, target: float) -> Work[float]:
+    def _need(
+        self, clip: Clip, segments: tuple[Segment, ...], way: Way, target: float
+    ) -> Work[float]:
         # What the segments have to show is the target and the margin that the judge asks for.
-        of_judge = self._judge.bound(way.choice.encoder.name, target, self.confidence)
+        of_judge = self._judge.bound(clip, way.choice.encoder.name, target, self.confidence)
         target += of_judge.margin if of_judge else 0.0
         # A clip that is smaller than the height asked for is coded at its own.
         own = replace(way, height=min(way.height or clip.height, clip.height))
@@ -106,7 +117,7 @@ class Grounds:
         missing = bracket.meets + 1
         if missing == len(whole.scale):
             return NO_NEED
-        cut = replace(whole, segments=self._cut[clip])
+        cut = replace(whole, segments=segments)
         found = yield from cut.probe(missing)
         return found.score.lower - target
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,22 +131,14 @@ class Desk:
         scans: list[Scan | CannotRun | None] = [
             _stored_scan(file, clip) for file, clip in zip(files, clips, strict=True)
         ]
-        futures = {at: self.place.scan(clip) for at, clip in enumerate(clips) if scans[at] is None}
+        futures = {self.place.scan(clip): at for at, clip in enumerate(clips) if scans[at] is None}
         done = 0
-        for future in self.place.follow(list(futures.values())):
-            done += future is not None
+        for ended in self.place.follow(list(futures)):
+            if ended is not None:
+                done += 1
+                at = futures[ended]
+                scans[at] = _ended_scan(ended, clips[at], files[at])
             self.progress(done, len(futures), note)
-        for at, future in futures.items():
-            try:
-                scans[at] = scan = future.result()
-            except LostCluster:
-                raise
-            except CannotRun as failure:
-                failure.where = failure.where or clips[at].src
-                scans[at] = failure
-                continue
-            told = {"activity": scan.activity.tolist(), "is_cut": scan.is_cut.tolist()}
-            write_hashed(files[at], json.dumps(told | {"frames": scan.frames}))
         return [scan for scan in scans if scan is not None]
 
 
@@ -154,6 +147,20 @@ def _scan_mark(clip: Clip, ffmpeg: Ffmpeg) -> str:
     opening = clip.input[: clip.input.index("-i")]  # without the file's name
     content = (clip.sha256, opening, clip.filters, clip.frames, clip.height, ffmpeg.version)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _ended_scan(ended: Future[Scan], clip: Clip, file: Path) -> Scan | CannotRun:
+    """Return a scan that was made, and kept in `file`, or what stood in its way."""
+    try:
+        scan = ended.result()
+    except LostCluster:
+        raise
+    except CannotRun as failure:
+        failure.where = failure.where or clip.src
+        return failure
+    told = {"activity": scan.activity.tolist(), "is_cut": scan.is_cut.tolist()}
+    write_hashed(file, json.dumps(told | {"frames": scan.frames}))
+    return scan
 
 
 def _stored_scan(file: Path, clip: Clip) -> Scan | None:

@@ -16,6 +16,7 @@ from loso.recommend.bound import Bound
 from loso.recommend.curve import Curve
 from loso.schema import VMAF_RANGE
 from loso.spelling import did_you_mean
+from loso.video.clips import Clip
 from loso.video.measure import Measurement
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Judge(ABC):
         """With which the judge's own lower end holds; None where the score is measured."""
 
     @property
+    def measures(self) -> bool:
+        """Whether a whole clip's score is measured, and nothing about it is estimated."""
+        return self.level is None and self.grounds is None and self.promises
+
+    @property
     def grounds(self) -> RunGrounds | None:
         """How choices by this judge went on known sources, where that bounds them."""
         return None
@@ -77,9 +83,13 @@ class Judge(ABC):
         """Whether the lower end of a score means anything."""
         return True
 
-    def bound(self, encoder: str, target: float, confidence: float | None) -> Bound | None:
-        """Return how far a choice by this judge stays below its scores, beyond their lower ends."""
-        return None if self.grounds is None else self.grounds.bound(encoder, target, confidence)
+    def bound(
+        self, clip: Clip, encoder: str, target: float, confidence: float | None
+    ) -> Bound | None:
+        """Return how far a choice on a clip stays below its scores, beyond their lower ends."""
+        if self.grounds is None:
+            return None
+        return self.grounds.bound(encoder, target, confidence, without=clip.src)
 
     @abstractmethod
     def score(self, measured: Sequence[tuple[Cell, Measurement]], *, is_cut: bool) -> Score:

@@ -90,7 +90,13 @@ class ModelJudge(Judge):
         value, lower = clip[f"{of_pool}mu"], clip[f"{of_pool}lower"]
         if self.grounds is not None or lower is None:
             lower = value
-        return Score(value, lower, prediction.warnings)
+        return Score(value, lower, (*prediction.warnings, *self._known(measured[0][0].clip.src)))
+
+    def _known(self, src: str) -> tuple[str, ...]:
+        """Return the warning for a clip that the model was trained on."""
+        if src not in (self.predictor.manifest.training_sources or {}):
+            return ()
+        return ("the model was trained on a source of that name: no interval is meant for it",)
 
     def refuse_target(self, target: float) -> None:
         """Refuse, as BadSettings, a target outside of what the model's target can be."""

@@ -127,10 +127,10 @@ def lower_of(coding: Coding, answer: Answer, judge: Judge) -> float | None:
     return answer.chosen.score.lower - (answer.bound.margin if answer.bound else 0.0)
 
 
-def level_of(answer: Answer, judge: Judge) -> float | None:
-    """Return with which probability the lower bound holds, None where it is measured."""
+def level_of(coding: Coding, answer: Answer, judge: Judge) -> float | None:
+    """Return with which probability the lower bound holds, None where it is measured or none."""
     if answer.bound is None:
-        return judge.level
+        return None if coding.segments else judge.level
     level = answer.bound.level
     return level if judge.level is None else joint_level(level, judge.level)
 
@@ -153,7 +153,9 @@ def _answer(coding: Coding, answer: Answer, judge: Judge) -> dict[str, Any]:
         "cq": None,
         "score": None,
         "lower": None,
-        "level": None if lower_of(coding, answer, judge) is None else level_of(answer, judge),
+        "level": None
+        if lower_of(coding, answer, judge) is None
+        else level_of(coding, answer, judge),
         "n_calibration_sources": None if answer.bound is None else answer.bound.n_sources,
         "bitrate_kbps": None,
         "evidence": evidence_of(coding, answer, judge),
