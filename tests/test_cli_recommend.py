@@ -119,6 +119,54 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
     assert (tmp_path / "out.mkv").exists()
 
 
+def test_a_broken_promise_is_told_where_another_encoder_failed(loso, clip, monkeypatch):
+    from dataclasses import replace
+
+    from loso.corpus import cells
+    from loso.errors import CannotRun
+    from loso.recommend import apply
+
+    def fail(own, encode, *args, **options):
+        if encode.encoder.name == "libx265":
+            raise CannotRun("the driver had a bad moment")
+        return measure(own, encode, *args, **options)
+
+    def flatter(*args, **options):
+        measured = whole(*args, **options)
+        return replace(measured, vmaf=tuple(score - 30 for score in measured.vmaf))
+
+    measure, whole = cells.measure, apply.measure
+    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+    monkeypatch.setattr("loso.recommend.apply.measure", flatter)
+    words = (*FAST, "--encoder", "libx265", "--target", "80", "--apply", "out.mkv")
+    code, _, err = loso(clip, *words)
+    assert code == 1
+    assert re.search(r"failed: ant, libx265 ultrafast at \d+: the driver had a bad moment\n", err)
+    assert re.search(r"out\.mkv: the target of 80 is missed: it scores 5\d\.\d\d ", err)
+    assert "--segments 0" not in err
+
+
+def test_an_encode_of_apply_that_fails_is_named(loso, clip, monkeypatch):
+    from loso.errors import CannotRun
+
+    def fail(*_, **__):
+        raise CannotRun("ffmpeg was stopped after 1 s")
+
+    monkeypatch.setattr("loso.recommend.apply.measure", fail)
+    code, _, err = loso(clip, *FAST, "--target", "80", "--apply", "out.mkv")
+    assert code == 3
+    assert re.search(r"loso: ant, libx264 ultrafast at \d+: ffmpeg was stopped after 1 s\n", err)
+
+
+def test_the_encoder_that_was_named_first_is_what_the_others_are_compared_with(loso, clip):
+    coders = ("--encoder", "libx265", "--encoder", "libx264", "--preset", "ultrafast")
+    code, out, _ = loso(clip, *coders, "--step", "10", "--target", "80", "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert [coding["encoder"] for coding in record["codings"]] == ["libx265", "libx264"]
+    assert record["comparison"][0]["encoder"] == "libx265"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -348,6 +396,55 @@ def test_another_clip_that_cannot_be_looked_at_is_left_out(loso, long_clips, uns
     assert told in err
     record = json.loads(out)
     assert [one["src"] for one in record["calibrated_on"]] == ["c2", "c3", "c4", "c5"]
+
+
+def test_another_clip_whose_encodes_fail_is_left_out(loso, long_clips, monkeypatch):
+    from loso.corpus import cells
+    from loso.errors import CannotRun
+
+    def fail(own, *args, **options):
+        if own.src == "c1":
+            raise CannotRun("the driver had a bad moment")
+        return measure(own, *args, **options)
+
+    measure = cells.measure
+    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+    known = [word for path in long_clips[1:] for word in ("--calibrate-on", path)]
+    code, out, err = loso(long_clips[0], *FAST, *PARTS, "--target", "85", *known, "--json")
+    assert code == 0
+    told = r"warning: left out of --calibrate-on: c1, libx264 ultrafast at \d+: the driver had"
+    assert re.search(told, err)
+    record = json.loads(out)
+    assert [one["src"] for one in record["calibrated_on"]] == ["c2", "c3", "c4", "c5"]
+    assert record["codings"][0]["answers"][0]["n_calibration_sources"] == 4
+
+
+def test_a_height_above_a_clip_is_refused_before_others_are_coded(loso, long_clips, tmp_path):
+    known = [word for path in long_clips[1:] for word in ("--calibrate-on", path)]
+    code, out, err = loso(
+        *(long_clips[0], *FAST, *PARTS, "--target", "85", *known, "--height", "96")
+    )
+    assert (code, out) == (2, "")
+    assert "--height is above the reference's" in err
+    assert [path.name for path in (tmp_path / "recommend.parts").glob("*.*")] == []
+
+
+def test_looks_at_clips_are_kept_where_a_later_one_stops_everything(
+    loso, long_clips, tmp_path, monkeypatch
+):
+    from loso.corpus import place
+    from loso.errors import LostCluster
+
+    def scan(clip, *args, **options):
+        if clip.src == "c1":
+            raise LostCluster("the scheduler is gone")
+        return look(clip, *args, **options)
+
+    look = place.scan_clip
+    monkeypatch.setattr(place, "scan_clip", scan)
+    code, _, err = loso(*long_clips[:2], *FAST, *PARTS, "--target", "85", "--jobs", "1")
+    assert (code, "the scheduler is gone" in err) == (3, True)
+    assert len(list((tmp_path / "recommend.parts").glob("*.scan"))) == 1
 
 
 # -- Several heights, several clips, other metrics ------------------------------------------------

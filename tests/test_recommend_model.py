@@ -352,6 +352,51 @@ def test_the_whole_way_with_a_model(loso, made, clip, tmp_path, monkeypatch):
     assert bound["lower"] >= 60
 
 
+def test_of_a_long_clip_the_model_s_margin_counts_and_no_level_is_claimed_without_others(
+    loso, made, predictor, corpus, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    picture = "mandelbrot=size=64x48:rate=25:start_x=-0.7{}:end_pts=50"
+    clip, *others = (
+        write_picture(tmp_path / f"c{number}.mkv", picture.format(number), 64)
+        for number in range(6)
+    )
+    words = ["recommend", clip, "--encoder", "libx264", "--preset", "ultrafast", "--step", 1]
+    words += ["--segments", 2, "--segment-seconds", 0.6, "--model", made.model, "--target", 60]
+
+    def answer(*more):
+        code, out, err = loso(*words, *more, "--json")
+        assert code == 0, err
+        (found,) = json.loads(out)["codings"][0]["answers"]
+        return found
+
+    own = answer()
+    assert (own["level"], own["lower"]) == (None, None)
+    run = ("--run", made.run, "--corpus", demo_corpus_path())
+    grounds = RunGrounds.of(predictor, made.run, corpus, "mean")
+    bound = grounds.bound("libx264", 60.0, None)
+    of_run = answer(*run)
+    assert (of_run["level"], of_run["lower"]) == (None, None)
+    assert "without a bound" in of_run["evidence"]
+    assert of_run["score"] >= 60 + bound.margin > 60
+
+    both = answer(*run, *(word for path in others for word in ("--calibrate-on", path)))
+    assert both["level"] == pytest.approx(bound.level + 0.8 - 1.0)  # each may fail
+    assert both["n_calibration_sources"] == 5
+    assert both["score"] - both["lower"] >= bound.margin
+    assert both["lower"] >= 60
+
+
+def test_a_clip_that_the_model_was_trained_on_is_said(predictor, cells):
+    cell, measured = cells[0]
+    known = next(iter(predictor.manifest.training_sources))
+    same = replace(cell, clip=replace(cell.clip, src=known))
+    judge = ModelJudge(predictor, "mean")
+    told = "the model was trained on a source of that name: no interval is meant for it"
+    assert told in judge.score([(same, measured)], is_cut=False).remarks
+    assert told not in judge.score([(cell, measured)], is_cut=False).remarks
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
