@@ -362,16 +362,20 @@ def test_of_a_long_clip_the_model_s_margin_counts_and_no_level_is_claimed_withou
         for number in range(6)
     )
     words = ["recommend", clip, "--encoder", "libx264", "--preset", "ultrafast", "--step", 1]
-    words += ["--segments", 2, "--segment-seconds", 0.6, "--model", made.model, "--target", 60]
+    words += ["--segments", 2, "--segment-seconds", 0.6, "--model", made.model]
 
-    def answer(*more):
-        code, out, err = loso(*words, *more, "--json")
+    def answer(*more, target=60):
+        code, out, err = loso(*words, *more, "--target", target, "--json")
         assert code == 0, err
         (found,) = json.loads(out)["codings"][0]["answers"]
         return found
 
     own = answer()
     assert (own["level"], own["lower"]) == (None, None)
+    code, out, _ = loso(*words, "--target", 60)
+    assert (code, "at least" in out) == (0, False)
+    code, _, err = loso(*words, "--target", 100)
+    assert (code, "by its segments" in err, "at least" in err) == (1, True, False)
     run = ("--run", made.run, "--corpus", demo_corpus_path())
     grounds = RunGrounds.of(predictor, made.run, corpus, "mean")
     bound = grounds.bound("libx264", 60.0, None)
@@ -379,6 +383,8 @@ def test_of_a_long_clip_the_model_s_margin_counts_and_no_level_is_claimed_withou
     assert (of_run["level"], of_run["lower"]) == (None, None)
     assert "without a bound" in of_run["evidence"]
     assert of_run["score"] >= 60 + bound.margin > 60
+    near = of_run["score"] - bound.margin / 2  # which that setting meets, but for the margin
+    assert answer(*run, target=near)["score"] >= near + bound.margin / 2 + 1e-6
 
     both = answer(*run, *(word for path in others for word in ("--calibrate-on", path)))
     assert both["level"] == pytest.approx(bound.level + 0.8 - 1.0)  # each may fail
