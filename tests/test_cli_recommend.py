@@ -22,6 +22,25 @@ def loso(loso, tmp_path, monkeypatch):
     return partial(loso, "recommend")
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """Let the encodes fail for which `is_hit(clip, encode)` holds."""
+    from loso.corpus import cells
+    from loso.errors import CannotRun
+
+    measure = cells.measure
+
+    def use(is_hit):
+        def fail(clip, encode, *args, **options):
+            if is_hit(clip, encode):
+                raise CannotRun("the driver had a bad moment")
+            return measure(clip, encode, *args, **options)
+
+        monkeypatch.setattr("loso.corpus.cells.measure", fail)
+
+    return use
+
+
 FAST = ("--encoder", "libx264", "--preset", "ultrafast", "--step", "1")
 
 
@@ -119,25 +138,18 @@ def test_a_promise_that_is_not_kept_ends_with_1_and_leaves_the_file(
     assert (tmp_path / "out.mkv").exists()
 
 
-def test_a_broken_promise_is_told_where_another_encoder_failed(loso, clip, monkeypatch):
+def test_a_broken_promise_is_told_where_another_encoder_failed(loso, clip, failing, monkeypatch):
     from dataclasses import replace
 
-    from loso.corpus import cells
-    from loso.errors import CannotRun
     from loso.recommend import apply
-
-    def fail(own, encode, *args, **options):
-        if encode.encoder.name == "libx265":
-            raise CannotRun("the driver had a bad moment")
-        return measure(own, encode, *args, **options)
 
     def flatter(*args, **options):
         measured = whole(*args, **options)
         return replace(measured, vmaf=tuple(score - 30 for score in measured.vmaf))
 
-    measure, whole = cells.measure, apply.measure
-    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+    whole = apply.measure
     monkeypatch.setattr("loso.recommend.apply.measure", flatter)
+    failing(lambda _, encode: encode.encoder.name == "libx265")
     words = (*FAST, "--encoder", "libx265", "--target", "80", "--apply", "out.mkv")
     code, _, err = loso(clip, *words)
     assert code == 1
@@ -398,17 +410,8 @@ def test_another_clip_that_cannot_be_looked_at_is_left_out(loso, long_clips, uns
     assert [one["src"] for one in record["calibrated_on"]] == ["c2", "c3", "c4", "c5"]
 
 
-def test_another_clip_whose_encodes_fail_is_left_out(loso, long_clips, monkeypatch):
-    from loso.corpus import cells
-    from loso.errors import CannotRun
-
-    def fail(own, *args, **options):
-        if own.src == "c1":
-            raise CannotRun("the driver had a bad moment")
-        return measure(own, *args, **options)
-
-    measure = cells.measure
-    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+def test_another_clip_whose_encodes_fail_is_left_out(loso, long_clips, failing):
+    failing(lambda clip, _: clip.src == "c1")
     known = [word for path in long_clips[1:] for word in ("--calibrate-on", path)]
     code, out, err = loso(long_clips[0], *FAST, *PARTS, "--target", "85", *known, "--json")
     assert code == 0
@@ -519,19 +522,8 @@ def test_a_clip_without_an_answer_does_not_take_the_others_with_it(loso, clip, s
     assert all(record["cheapest"][1] is not None for record in records[:2])
 
 
-def test_a_clip_whose_encodes_fail_does_not_take_the_others_with_it(
-    loso, clip, second, monkeypatch
-):
-    from loso.corpus import cells
-    from loso.errors import CannotRun
-
-    def fail(own, *args, **options):
-        if own.src == "ant":
-            raise CannotRun("the driver had a bad moment")
-        return measure(own, *args, **options)
-
-    measure = cells.measure
-    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+def test_a_clip_whose_encodes_fail_does_not_take_the_others_with_it(loso, clip, second, failing):
+    failing(lambda own, _: own.src == "ant")
     code, out, err = loso(clip, second, *FAST, "--step", "3", "--target", "80", "--json")
     failed, answered, refusal = map(json.loads, out.splitlines())
     assert (code, refusal["error"]) == (1, "Incomplete")
@@ -542,13 +534,8 @@ def test_a_clip_whose_encodes_fail_does_not_take_the_others_with_it(
     assert f"failed: {reason}\n" in err
 
 
-def test_every_way_of_coding_that_fails_is_told(loso, clip, monkeypatch):
-    from loso.errors import CannotRun
-
-    def fail(*_, **__):
-        raise CannotRun("the driver had a bad moment")
-
-    monkeypatch.setattr("loso.corpus.cells.measure", fail)
+def test_every_way_of_coding_that_fails_is_told(loso, clip, failing):
+    failing(lambda *_: True)
     coders = ("--encoder", "libx264", "--encoder", "libx265", "--preset", "ultrafast")
     code, out, err = loso(clip, *coders, "--target", "80")
     assert (code, out) == (3, "")
