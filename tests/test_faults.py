@@ -133,7 +133,7 @@ TABLE = [
     Written("coded.mp4", "recommend.apply.apply_answer", RECOMMEND),
     Written(
         "tried.parts/*.scan",
-        "recommend.desk.Desk._scan",
+        "recommend.desk._ended_scan",
         OF_SEGMENTS,
         without="tried.parts/*.scan",
     ),
